@@ -1,0 +1,2 @@
+//! kernels
+pub mod simd;

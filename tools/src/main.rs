@@ -1,0 +1,2 @@
+//! handmill
+fn main() {}
