@@ -17,29 +17,46 @@ pub(super) struct Candidate {
 
 impl Candidate {
     fn new(id: u32, logit: f32) -> Candidate {
-        Candidate { id, logit, weight: 0.0 }
+        Candidate {
+            id,
+            logit,
+            weight: 0.0,
+        }
     }
 
     /// Larger logit first, then lower id: a total order, since no logit is NaN.
     fn best_first(a: &Candidate, b: &Candidate) -> Ordering {
-        b.logit.partial_cmp(&a.logit).unwrap_or(Ordering::Equal).then(a.id.cmp(&b.id))
+        b.logit
+            .partial_cmp(&a.logit)
+            .unwrap_or(Ordering::Equal)
+            .then(a.id.cmp(&b.id))
     }
 }
 
 /// `logit - max`, which is 0 at the maximum even where both are infinite.
 pub(super) fn below_max(logit: f32, max: f32) -> f64 {
-    if logit == max { 0.0 } else { f64::from(logit) - f64::from(max) }
+    if logit == max {
+        0.0
+    } else {
+        f64::from(logit) - f64::from(max)
+    }
 }
 
 /// The largest logit; negative infinity for none.
 pub(super) fn max_logit(candidates: &[Candidate]) -> f32 {
-    candidates.iter().fold(f32::NEG_INFINITY, |max, c| if c.logit > max { c.logit } else { max })
+    candidates.iter().fold(
+        f32::NEG_INFINITY,
+        |max, c| if c.logit > max { c.logit } else { max },
+    )
 }
 
 /// Every token of the row that is not banned (at -inf), in order of id.
 pub(super) fn all(row: &[f32], out: &mut Vec<Candidate>) {
     out.clear();
-    let tokens = row.iter().zip(0u32..).filter(|(logit, _)| **logit > f32::NEG_INFINITY);
+    let tokens = row
+        .iter()
+        .zip(0u32..)
+        .filter(|(logit, _)| **logit > f32::NEG_INFINITY);
     out.extend(tokens.map(|(&logit, id)| Candidate::new(id, logit)));
 }
 
@@ -65,7 +82,9 @@ pub(super) fn top_k(row: &[f32], k: usize, out: &mut Vec<Candidate>) {
     let full = k.saturating_mul(2).max(2 * STRIDE).min(row.len().max(k));
     let mut floor = f32::NEG_INFINITY;
     for (index, logits) in row.chunks(STRIDE).enumerate() {
-        let beats = logits.iter().fold(false, |any, &logit| any | (logit > floor));
+        let beats = logits
+            .iter()
+            .fold(false, |any, &logit| any | (logit > floor));
         if !beats {
             continue;
         }
@@ -93,7 +112,12 @@ fn keep_best(candidates: &mut Vec<Candidate>, k: usize) {
 
 /// Nucleus sampling (Holtzman et al. 2020): the shortest run of most probable tokens whose probability reaches `p`.
 pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32, min_keep: usize) {
-    let goal = f64::from(p) * candidates.iter().map(|c| c.weight).sum::<f64>();
+    let total = candidates.iter().map(|c| c.weight).sum::<f64>();
+    let goal = f64::from(p) * total;
+    // n tokens below t weigh less than n t: at t = (1 - p) total / n all of them lie behind the goal, and need no sort.
+    // Half of that leaves room for rounding.
+    let least = 0.5 * (1.0 - f64::from(p)) * total / candidates.len() as f64;
+    keep_if(candidates, min_keep, |c| c.weight >= least);
     let mut sum = 0.0;
     keep_prefix(candidates, min_keep, Candidate::best_first, |c| {
         sum += c.weight;
@@ -105,12 +129,22 @@ pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32, min_keep: usize) {
 pub(super) fn min_p(candidates: &mut Vec<Candidate>, p: f32, min_keep: usize) {
     let max = max_logit(candidates);
     let least = libm::log(f64::from(p));
-    let passes = |c: &Candidate| below_max(c.logit, max) >= least;
-    if candidates.iter().filter(|c| passes(c)).count() >= min_keep {
-        candidates.retain(passes);
-    } else {
+    if !keep_if(candidates, min_keep, |c| below_max(c.logit, max) >= least) {
         keep_best(candidates, min_keep);
     }
+}
+
+/// Keeps the candidates that pass if at least `min_keep` do; otherwise changes nothing and returns false.
+fn keep_if(
+    candidates: &mut Vec<Candidate>,
+    min_keep: usize,
+    passes: impl Fn(&Candidate) -> bool,
+) -> bool {
+    let enough = candidates.iter().filter(|c| passes(c)).count() >= min_keep;
+    if enough {
+        candidates.retain(passes);
+    }
+    enough
 }
 
 /// Locally typical sampling (Meister et al. 2023): tokens in order of how far their surprise `-ln p` lies from the
@@ -125,7 +159,10 @@ pub(super) fn typical(candidates: &mut Vec<Candidate>, p: f32, min_keep: usize) 
     let entropy = log_total - moment / total;
     let distance = |c: &Candidate| (log_total - below_max(c.logit, max) - entropy).abs();
     let order = |a: &Candidate, b: &Candidate| {
-        distance(a).partial_cmp(&distance(b)).unwrap_or(Ordering::Equal).then_with(|| Candidate::best_first(a, b))
+        distance(a)
+            .partial_cmp(&distance(b))
+            .unwrap_or(Ordering::Equal)
+            .then_with(|| Candidate::best_first(a, b))
     };
     let mut sum = 0.0;
     keep_prefix(candidates, min_keep, order, |c| {
@@ -151,7 +188,10 @@ fn keep_prefix(
             rest.select_nth_unstable_by(take, &order);
         }
         rest[..take].sort_unstable_by(&order);
-        let end = rest[..take].iter().enumerate().position(|(i, c)| reached(c) && sorted + i + 1 >= min_keep);
+        let end = rest[..take]
+            .iter()
+            .enumerate()
+            .position(|(i, c)| reached(c) && sorted + i + 1 >= min_keep);
         if let Some(end) = end {
             candidates.truncate(sorted + end + 1);
             return;
