@@ -1,1 +1,156 @@
-//! gguf
+//! The GGUF file format: metadata, tensor table, block formats, writer.
+//!
+//! This is the lowest crate of Handmill: it knows bits and nothing of models. It takes the bytes of
+//! a file (usually a memory map made by the caller) and never opens one, so it works wherever bytes
+//! do. Whatever the bytes are, it answers with a value or an [`Error`] and never panics.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let bytes = std::fs::read("model.gguf")?;
+//! let file = gguf::Gguf::parse(&bytes)?;
+//! let arch = file.meta().str("general.architecture")?;
+//! for tensor in file.tensors() {
+//!     println!("{arch} {} {} {:?}", tensor.name, tensor.format, tensor.shape);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | module | what it knows |
+//! | --- | --- |
+//! | [`mod@format`] | THE list of tensor formats, [`Block`], decoding and encoding |
+//! | [`value`] | metadata values; arrays stay bytes of the file until they are read |
+//! | [`meta`] | typed getters whose errors name the key, the offset, the found and the expected |
+//! | [`tensor`] | names, shapes, offsets |
+//! | [`split`] | models cut into several files |
+//! | [`write`] | a streaming writer |
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod format;
+pub mod meta;
+mod parse;
+mod reader;
+pub mod split;
+pub mod tensor;
+pub mod value;
+
+use std::borrow::Cow;
+
+pub use error::{Error, Fault, Site};
+pub use format::{Block, Encode, Format};
+pub use meta::Meta;
+pub use split::Split;
+pub use tensor::{Shape, TensorInfo};
+pub use value::{Array, Value, ValueType};
+
+/// Byte order of a file. Every number in it has this order: counts, lengths, metadata and the
+/// fields of tensor blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endian {
+    /// Least significant byte first: nearly every file.
+    Little,
+    /// Most significant byte first: files converted for s390x or old POWER machines.
+    Big,
+}
+
+/// A parsed and validated GGUF model, borrowing the bytes of its file or files.
+///
+/// Every tensor lies inside its part, no two overlap, every name and key is unique, and every
+/// metadata value can be decoded: nothing read later through this type can fail on bounds.
+#[derive(Clone, Debug)]
+pub struct Gguf<'a> {
+    parts: Vec<&'a [u8]>,
+    version: u32,
+    endian: Endian,
+    alignment: u64,
+    meta: Meta<'a>,
+    tensors: tensor::Tensors,
+}
+
+impl<'a> Gguf<'a> {
+    /// Parses one file. A part of a split model parses too, with the tensors it holds itself; see
+    /// [`Gguf::split`].
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] with place, byte offset, what was found and what was expected.
+    pub fn parse(bytes: &'a [u8]) -> Result<Gguf<'a>, Error> {
+        parse::parse(bytes)
+    }
+
+    /// Parses the parts of a split model, given in order. The metadata is that of the first part;
+    /// the tensors of all parts follow each other.
+    ///
+    /// # Errors
+    /// As [`Gguf::parse`], wrapped in [`Error::Part`], and [`Error::Malformed`] where `split.no`,
+    /// `split.count` or `split.tensors.count` disagree with what was given, or two parts define one
+    /// tensor.
+    pub fn parse_split(parts: &[&'a [u8]]) -> Result<Gguf<'a>, Error> {
+        split::parse(parts)
+    }
+
+    /// The format version of the (first) file: 2 or 3.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// The byte order of the file, the same in all parts.
+    pub fn endian(&self) -> Endian {
+        self.endian
+    }
+
+    /// The alignment of tensor data in bytes, a power of two (of the first part).
+    pub fn alignment(&self) -> u64 {
+        self.alignment
+    }
+
+    /// The metadata (of the first part).
+    pub fn meta(&self) -> &Meta<'a> {
+        &self.meta
+    }
+
+    /// Which part of a split model this file is, `None` for a whole model.
+    ///
+    /// # Errors
+    /// Where the `split.*` keys are of a wrong type or out of range.
+    pub fn split(&self) -> Result<Option<Split>, Error> {
+        Split::read(&self.meta)
+    }
+
+    /// All tensors, in file order, part after part.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        self.tensors.as_slice()
+    }
+
+    /// The tensor of this name. Binary search.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name)
+    }
+
+    /// The bytes of a tensor as they stand in the file. Empty for a [`TensorInfo`] that is not of
+    /// this model and points outside it.
+    pub fn data(&self, t: &TensorInfo) -> &'a [u8] {
+        let range = || {
+            let start = usize::try_from(t.offset).ok()?;
+            let end = start.checked_add(usize::try_from(t.size).ok()?)?;
+            self.parts.get(t.part)?.get(start..end)
+        };
+        range().unwrap_or(&[])
+    }
+
+    /// The bytes of a tensor with every block field in little-endian order, which is what
+    /// [`Format::decoder`] and the kernels take. Borrowed unless the file is big-endian and the
+    /// format has fields of more than one byte.
+    pub fn little_endian(&self, t: &TensorInfo) -> Cow<'a, [u8]> {
+        let data = self.data(t);
+        match self.endian {
+            Endian::Little => Cow::Borrowed(data),
+            Endian::Big if t.format.fields().is_empty() => Cow::Borrowed(data),
+            Endian::Big => {
+                let mut swapped = data.to_vec();
+                t.format.swap_bytes(&mut swapped);
+                Cow::Owned(swapped)
+            }
+        }
+    }
+}
