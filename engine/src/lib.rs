@@ -1,1 +1,37 @@
-//! engine
+//! Models and time: from a GGUF file to tokens.
+//!
+//! `gguf` knows bits and `kernels` knows loops; this crate knows models and time. One way leads from file to token:
+//! a [`file`] is parsed, its metadata becomes a [`spec::Spec`], [`models`] turn that into a [`graph::Graph`],
+//! [`plan::Plan`] lays it out, a [`backend`] takes the weights and replays the plan for every [`batch::Batch`] that
+//! the [`scheduler`] fills, and [`sampler`] and [`tokenizer`] turn logits into text.
+//!
+//! The axiom: a logit depends on the weights and on the tokens before it, and on nothing else: not on the batch,
+//! the chunks of the prompt, cached prefixes, neighbours, threads or the instruction set.
+
+pub mod answer;
+pub mod backend;
+pub mod batch;
+#[cfg(not(target_family = "wasm"))]
+mod engine;
+pub mod error;
+#[cfg(not(target_family = "wasm"))]
+pub mod file;
+pub mod graph;
+pub mod kv;
+pub mod models;
+pub mod plan;
+pub mod request;
+pub mod sampler;
+pub mod scheduler;
+pub mod source;
+pub mod spec;
+pub mod template;
+pub mod tokenizer;
+
+#[cfg(not(target_family = "wasm"))]
+pub use engine::{Blueprint, Engine, Load, MemoryPlan, Options, Progress};
+pub use backend::KvType;
+pub use error::{Error, Result};
+pub use kernels::Isa;
+pub use plan::Precision;
+pub use request::{Event, Finish, Request, Timings};

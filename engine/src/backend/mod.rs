@@ -1,0 +1,79 @@
+//! Devices: what holds the weights and the KV cache, and replays a plan.
+
+use crate::batch::Batch;
+use crate::error::Result;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+pub mod cpu;
+pub mod pool;
+
+/// Element type of the KV cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvType {
+    /// Half floats.
+    #[default]
+    F16,
+    /// Floats.
+    F32,
+}
+
+impl KvType {
+    /// Every type.
+    pub const ALL: [KvType; 2] = [KvType::F16, KvType::F32];
+
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvType::F16 => "f16",
+            KvType::F32 => "f32",
+        }
+    }
+
+    /// Bytes of an element.
+    pub fn bytes(self) -> usize {
+        match self {
+            KvType::F16 => 2,
+            KvType::F32 => 4,
+        }
+    }
+}
+
+/// What a backend says about itself.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// The device, such as `cpu`.
+    pub device: String,
+    /// Which kernels it runs.
+    pub kernels: String,
+    /// Worker threads.
+    pub threads: usize,
+}
+
+/// A device that replays one plan. Called once a step.
+pub trait Backend: Send {
+    /// Computes a batch: logits, one row for each of its outputs.
+    fn run<'a>(&'a mut self, batch: &'a Batch) -> Logits<'a>;
+    /// What it runs on.
+    fn info(&self) -> Info;
+}
+
+/// The logits of a batch, now or later: a GPU's read-back takes time, and in a browser nothing may block.
+pub enum Logits<'a> {
+    /// They are here (or were taken already).
+    Ready(Option<Result<&'a [f32]>>),
+    /// They will come.
+    Later(Pin<Box<dyn Future<Output = Result<&'a [f32]>> + 'a>>),
+}
+
+impl<'a> Future for Logits<'a> {
+    type Output = Result<&'a [f32]>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Logits::Ready(result) => Poll::Ready(result.take().expect("a future is not polled after it was ready")),
+            Logits::Later(future) => future.as_mut().poll(cx),
+        }
+    }
+}

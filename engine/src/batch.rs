@@ -1,0 +1,114 @@
+//! What one step computes: arrays of tokens of many sequences, and whose logits are wanted.
+//!
+//! Prefill, decode and continuous batching differ only in how many tokens each sequence brings. The arrays are
+//! made once with room for the largest batch and refilled for every step.
+
+use crate::kv::PAGE;
+use std::ops::Range;
+
+/// Consecutive tokens of one sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Its tokens in the batch.
+    pub tokens: Range<usize>,
+    /// Position of the first of them in the sequence.
+    pub start: usize,
+    /// The sequence's page table, in [`Batch::pages`].
+    pub pages: Range<usize>,
+}
+
+/// Tokens of a segment that fall on one page of the KV cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Tokens in the batch.
+    pub tokens: Range<usize>,
+    /// The page.
+    pub page: u32,
+    /// Place of the first token on the page.
+    pub slot: usize,
+}
+
+/// One step's work.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    tokens: Vec<u32>,
+    positions: Vec<u32>,
+    segments: Vec<Segment>,
+    runs: Vec<Run>,
+    pages: Vec<u32>,
+    outputs: Vec<u32>,
+}
+
+impl Batch {
+    /// An empty batch with room for `tokens` tokens and `pages` entries of page tables.
+    pub fn with_capacity(tokens: usize, pages: usize) -> Batch {
+        Batch {
+            tokens: Vec::with_capacity(tokens),
+            positions: Vec::with_capacity(tokens),
+            segments: Vec::with_capacity(tokens),
+            runs: Vec::with_capacity(tokens),
+            pages: Vec::with_capacity(pages),
+            outputs: Vec::with_capacity(tokens),
+        }
+    }
+
+    /// Empties it, keeping its room.
+    pub fn clear(&mut self) {
+        self.tokens.clear();
+        self.positions.clear();
+        self.segments.clear();
+        self.runs.clear();
+        self.pages.clear();
+        self.outputs.clear();
+    }
+
+    /// Adds the next tokens of a sequence, which has `start` tokens in the cache and owns `pages`, enough for all.
+    /// `wanted` are the tokens (counted from the first of these) whose logits are wanted.
+    pub fn push(&mut self, tokens: &[u32], start: usize, pages: &[u32], wanted: Range<usize>) {
+        let first = self.tokens.len();
+        debug_assert!((start + tokens.len()).div_ceil(PAGE) <= pages.len());
+        self.tokens.extend_from_slice(tokens);
+        self.positions.extend((start..start + tokens.len()).map(|p| p as u32));
+        self.outputs.extend(wanted.map(|i| (first + i) as u32));
+        let table = self.pages.len()..self.pages.len() + pages.len();
+        self.pages.extend_from_slice(pages);
+        let mut i = 0;
+        while i < tokens.len() {
+            let slot = (start + i) % PAGE;
+            let n = (PAGE - slot).min(tokens.len() - i);
+            self.runs.push(Run { tokens: first + i..first + i + n, page: pages[(start + i) / PAGE], slot });
+            i += n;
+        }
+        self.segments.push(Segment { tokens: first..first + tokens.len(), start, pages: table });
+    }
+
+    /// Token ids.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Positions in their sequences.
+    pub fn positions(&self) -> &[u32] {
+        &self.positions
+    }
+
+    /// The segments, in order of their tokens.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// The segments cut at page borders.
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// Page tables, one after the other.
+    pub fn pages(&self) -> &[u32] {
+        &self.pages
+    }
+
+    /// Tokens whose logits are wanted, ascending.
+    pub fn outputs(&self) -> &[u32] {
+        &self.outputs
+    }
+}

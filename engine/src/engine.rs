@@ -1,0 +1,368 @@
+//! The engine as its callers see it: open a model, submit requests, hear events.
+//!
+//! One thread owns the scheduler and the backend; everything else talks to it over a channel. No lock is held while
+//! a step runs, and an idle engine sleeps.
+
+use crate::backend::cpu::{CpuBackend, CpuOptions};
+use crate::backend::{Backend, Info, KvType};
+use crate::error::{Error, Result};
+use crate::file::ModelFile;
+use crate::graph::Builder;
+use crate::kv::PAGE;
+use crate::plan::{self, Plan, Precision};
+use crate::request::{Event, Request, Sink};
+use crate::scheduler::{self, Scheduler};
+use crate::source::Source;
+use crate::spec::Spec;
+use crate::template::ChatTemplate;
+use crate::tokenizer::Tokenizer;
+use gguf::Gguf;
+use kernels::Isa;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// Context where none is asked for, unless the model was trained for less.
+const DEFAULT_CTX: usize = 4096;
+/// Rows of logits that one step can give.
+const MIN_OUTPUTS: usize = 16;
+
+/// How to load a model.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Positions of a sequence; by default what the model was trained for, at most 4096.
+    pub ctx: Option<usize>,
+    /// Worker threads; by default one a core.
+    pub threads: Option<usize>,
+    /// Instruction set; by default the best.
+    pub isa: Option<Isa>,
+    /// Element type of the KV cache.
+    pub kv: KvType,
+    /// Precision of activations.
+    pub precision: Precision,
+    /// Most tokens of a prompt that one step computes.
+    pub batch: usize,
+    /// Most sequences at once.
+    pub sequences: usize,
+    /// Bytes of memory that the model may take, where the caller knows.
+    pub memory: Option<u64>,
+    /// Refuse weights that are NaN or infinite. Costs a pass over them.
+    pub check_tensors: bool,
+    /// Record what each worker writes and fail where two meet. For tests: slow.
+    pub check_workers: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            ctx: None,
+            threads: None,
+            isa: None,
+            kv: KvType::default(),
+            precision: Precision::default(),
+            batch: 512,
+            sequences: 1,
+            memory: None,
+            check_tensors: false,
+            check_workers: false,
+        }
+    }
+}
+
+/// News of a load.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress {
+    /// Weights are being laid out.
+    Weights {
+        /// Bytes of the file done.
+        done: u64,
+        /// Bytes of the file.
+        total: u64,
+    },
+}
+
+/// Where the memory goes, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Weights in the backend's layout.
+    pub weights: u64,
+    /// KV cache of all sequences.
+    pub kv: u64,
+    /// Everything a step writes.
+    pub activations: u64,
+}
+
+impl MemoryPlan {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.kv + self.activations
+    }
+}
+
+/// A model that has been read and laid out, but not loaded: everything that can be known before any work.
+pub struct Blueprint {
+    spec: Spec,
+    tokenizer: Arc<Tokenizer>,
+    template: Option<ChatTemplate>,
+    plan: Plan,
+    limits: scheduler::Limits,
+    memory: MemoryPlan,
+    options: Options,
+}
+
+impl Blueprint {
+    /// Checks a model against the options and lays it out.
+    ///
+    /// # Errors
+    /// Anything that is wrong with the file or the options, before memory is taken.
+    pub fn new(gguf: &Gguf, source: &dyn Source, options: &Options) -> Result<Blueprint> {
+        let spec = Spec::from_meta(gguf.meta())?;
+        let limits = limits(&spec, options)?;
+        let graph = (spec.arch.build)(&spec, Builder::new(&spec, source)?)?;
+        let plan_limits = plan::Limits { tokens: limits.batch, outputs: limits.outputs, precision: options.precision };
+        CpuBackend::check(&graph)?;
+        let plan = Plan::compile(graph, plan_limits, &CpuBackend::act_bytes);
+        let tokenizer = Arc::new(Tokenizer::from_meta(gguf.meta())?);
+        let template = ChatTemplate::from_meta(gguf.meta())?;
+        let memory = MemoryPlan {
+            weights: CpuBackend::weight_bytes(plan.graph()),
+            kv: (spec.kv_bytes_per_token(options.kv.bytes()) * limits.pages * PAGE) as u64,
+            activations: CpuBackend::activation_bytes(&plan, limits.ctx) as u64,
+        };
+        let blueprint = Blueprint { spec, tokenizer, template, plan, limits, memory, options: options.clone() };
+        blueprint.check_memory()?;
+        Ok(blueprint)
+    }
+
+    /// The model's hyperparameters.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// Where the memory will go.
+    pub fn memory(&self) -> MemoryPlan {
+        self.memory
+    }
+
+    /// Positions of a sequence.
+    pub fn ctx(&self) -> usize {
+        self.limits.ctx
+    }
+
+    fn check_memory(&self) -> Result<()> {
+        let total = self.memory.total();
+        match self.options.memory {
+            Some(available) if total > available => Err(Error::Memory {
+                what: format!("{} with a context of {} for {} sequence(s)", self.spec.name, self.limits.ctx, self.limits.sequences),
+                needed: total.div_ceil(1 << 20),
+                available: available >> 20,
+                hint: "lower the context (--ctx) or use a smaller model",
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn limits(spec: &Spec, options: &Options) -> Result<scheduler::Limits> {
+    let ctx = options.ctx.unwrap_or(spec.n_ctx_train.min(DEFAULT_CTX));
+    let positive = |name, found: usize, max: usize| match found {
+        n if (1..=max).contains(&n) => Ok(n),
+        n => Err(Error::Option { name, found: n.to_string(), expected: format!("1 to {max}") }),
+    };
+    positive("--ctx", ctx, 1 << 24)?;
+    positive("--batch", options.batch, 1 << 16)?;
+    positive("the number of sequences", options.sequences, 1 << 12)?;
+    // A prompt is never longer than the context, so neither is a batch of one sequence.
+    let chunk = options.batch.min(ctx);
+    let batch = options.batch.min(ctx.saturating_mul(options.sequences)).max(options.sequences);
+    Ok(scheduler::Limits {
+        batch,
+        chunk,
+        outputs: options.sequences.max(MIN_OUTPUTS).min(batch),
+        sequences: options.sequences,
+        ctx,
+        pages: options.sequences * ctx.div_ceil(PAGE),
+    })
+}
+
+/// A loaded model with its thread.
+pub struct Engine {
+    spec: Spec,
+    tokenizer: Arc<Tokenizer>,
+    template: Option<ChatTemplate>,
+    memory: MemoryPlan,
+    limits: scheduler::Limits,
+    info: Info,
+    commands: Sender<Command>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Command {
+    Submit(Box<Request>, Sink),
+    Load(Sender<Load>),
+    Stop,
+}
+
+/// What the engine is busy with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Requests that run.
+    pub running: usize,
+    /// Pages of the KV cache that nobody holds.
+    pub pages_available: usize,
+    /// Pages of the KV cache.
+    pub pages: usize,
+}
+
+impl Engine {
+    /// Opens a model file, or all the files of a split model, and loads it.
+    ///
+    /// # Errors
+    /// Anything wrong with the file or the options, or too little memory.
+    pub fn open(path: &Path, options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Engine> {
+        let file = ModelFile::open(path)?;
+        let gguf = file.parse()?;
+        let source = file.source(&gguf);
+        let blueprint = Blueprint::new(&gguf, &source, options)?;
+        let engine = Engine::load(blueprint, &source, progress)?;
+        file.check_unchanged()?;
+        Ok(engine)
+    }
+
+    /// Loads a model whose file is in memory.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn from_bytes(bytes: &[u8], options: &Options) -> Result<Engine> {
+        let gguf = Gguf::parse(bytes)?;
+        Engine::load(Blueprint::new(&gguf, &gguf, options)?, &gguf, &mut |_| ())
+    }
+
+    fn load(blueprint: Blueprint, source: &dyn Source, progress: &mut dyn FnMut(Progress)) -> Result<Engine> {
+        let Blueprint { spec, tokenizer, template, plan, limits, memory, options } = blueprint;
+        let cpu = CpuOptions {
+            threads: options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+            isa: options.isa.unwrap_or_else(Isa::best),
+            kv: options.kv,
+            pages: limits.pages,
+            ctx: limits.ctx,
+            check_tensors: options.check_tensors,
+            check_workers: options.check_workers,
+        };
+        let backend = CpuBackend::load(plan, source, &cpu, progress)?;
+        let info = backend.info();
+        let scheduler = Scheduler::new(limits, tokenizer.clone());
+        let (commands, inbox) = channel();
+        let thread = std::thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || serve(scheduler, backend, &inbox))
+            .map_err(|e| Error::Internal(format!("cannot start the engine's thread: {e}")))?;
+        Ok(Engine { spec, tokenizer, template, memory, limits, info, commands, thread: Some(thread) })
+    }
+
+    /// The model's hyperparameters.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// The model's chat template, if it has one.
+    pub fn template(&self) -> Option<&ChatTemplate> {
+        self.template.as_ref()
+    }
+
+    /// Where the memory went.
+    pub fn memory(&self) -> MemoryPlan {
+        self.memory
+    }
+
+    /// Positions of a sequence.
+    pub fn ctx(&self) -> usize {
+        self.limits.ctx
+    }
+
+    /// What it runs on.
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// What it is busy with; none if the engine has died.
+    pub fn busy(&self) -> Option<Load> {
+        let (reply, answer) = channel();
+        self.commands.send(Command::Load(reply)).ok()?;
+        answer.recv().ok()
+    }
+
+    /// Submits a request. Dropping the receiver cancels it.
+    pub fn submit(&self, request: Request) -> Receiver<Event> {
+        let (sender, events) = channel();
+        self.submit_to(request, Box::new(move |event| sender.send(event).is_ok()));
+        events
+    }
+
+    /// Submits a request whose events go to `sink`, on the engine's thread.
+    pub fn submit_to(&self, request: Request, sink: Sink) {
+        if let Err(e) = self.commands.send(Command::Submit(Box::new(request), sink))
+            && let Command::Submit(_, mut sink) = e.0
+        {
+            sink(Event::Failed(Error::Internal("the engine has ended".into())));
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Fails only if the thread has ended already.
+        let _ = self.commands.send(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The engine's thread: commands between steps, steps while there is work, sleep otherwise.
+fn serve(mut scheduler: Scheduler, mut backend: CpuBackend, inbox: &Receiver<Command>) {
+    let start = Instant::now();
+    let now = || start.elapsed().as_nanos() as u64;
+    loop {
+        loop {
+            let command = if scheduler.is_idle() { inbox.recv().ok() } else { inbox.try_recv().ok() };
+            match command {
+                Some(Command::Submit(request, sink)) => {
+                    if let Err((mut sink, error)) = scheduler.submit(*request, sink, now()) {
+                        sink(Event::Failed(error));
+                    }
+                }
+                Some(Command::Load(reply)) => {
+                    let (waiting, running) = scheduler.load();
+                    let kv = scheduler.kv();
+                    let _ = reply.send(Load { waiting, running, pages_available: kv.available(), pages: kv.capacity() });
+                }
+                Some(Command::Stop) => return,
+                None if scheduler.is_idle() => return,
+                None => break,
+            }
+        }
+        let batch = scheduler.next_batch(now());
+        match pollster::block_on(backend.run(batch)) {
+            Ok(logits) => scheduler.commit(logits, now()),
+            Err(error) => {
+                let text = error.to_string();
+                scheduler.fail_all(|| Error::Internal(text.clone()));
+            }
+        }
+    }
+}

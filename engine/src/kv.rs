@@ -1,0 +1,253 @@
+//! Pages of the KV cache: who holds which, and which hold a prefix that others can share.
+//!
+//! This module counts; the data lives in the backend. A page holds [`PAGE`] consecutive positions of one sequence
+//! in all layers. A page that has become full is registered under its tokens and the page before it, so a later
+//! prompt that begins with the same tokens shares it: by the axiom its contents are the same bits that would be
+//! computed again. Pages that nobody holds stay registered until their room is needed, least recently used first.
+
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+
+/// Positions on a page.
+pub const PAGE: usize = kernels::kv::PAGE;
+
+/// Identity of a page's contents: its tokens after the contents of the page before it.
+type Key = (u64, Box<[u32]>);
+
+#[derive(Debug, Default)]
+struct Page {
+    holders: u32,
+    /// Set where the page is registered: its key, its own identity and when it was last held.
+    registered: Option<(Key, u64, u64)>,
+}
+
+/// The page allocator.
+#[derive(Debug)]
+pub struct KvCache {
+    pages: Vec<Page>,
+    free: Vec<u32>,
+    by_key: FxHashMap<Key, u32>,
+    /// Registered pages that nobody holds, by when they were last held.
+    idle: BTreeMap<u64, u32>,
+    clock: u64,
+    next_identity: u64,
+}
+
+/// One sequence's pages.
+#[derive(Debug, Default)]
+pub struct Sequence {
+    pages: Vec<u32>,
+    len: usize,
+    /// Tokens on the last, unfinished page.
+    tail: Vec<u32>,
+    /// Identity of the last full page.
+    parent: u64,
+}
+
+impl Sequence {
+    /// The page table.
+    pub fn pages(&self) -> &[u32] {
+        &self.pages
+    }
+
+    /// Positions in the cache.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing is cached yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl KvCache {
+    /// A cache of `n_pages` pages.
+    pub fn new(n_pages: usize) -> KvCache {
+        KvCache {
+            pages: (0..n_pages).map(|_| Page::default()).collect(),
+            free: (0..n_pages as u32).rev().collect(),
+            by_key: FxHashMap::default(),
+            idle: BTreeMap::new(),
+            clock: 0,
+            // Identities below this are the callers' scopes.
+            next_identity: 1 << 32,
+        }
+    }
+
+    /// Pages that can be had: free ones and idle ones.
+    pub fn available(&self) -> usize {
+        self.free.len() + self.idle.len()
+    }
+
+    /// Pages in all.
+    pub fn capacity(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// Begins a sequence, sharing the longest registered prefix of `prompt` in whole pages, but never its last
+    /// token: that one is always computed, for its logits. Nor does it share positions from `computed_from` on.
+    /// Only sequences of one `scope` share.
+    pub fn open(&mut self, prompt: &[u32], computed_from: usize, scope: u32) -> Sequence {
+        let mut seq = Sequence { parent: u64::from(scope), ..Sequence::default() };
+        let whole = prompt.len().saturating_sub(1).min(computed_from) / PAGE;
+        for tokens in prompt.chunks_exact(PAGE).take(whole) {
+            let Some(&page) = self.by_key.get(&(seq.parent, Box::from(tokens))) else { break };
+            self.hold(page);
+            if let Some((_, identity, _)) = &self.pages[page as usize].registered {
+                seq.parent = *identity;
+            }
+            seq.pages.push(page);
+            seq.len += PAGE;
+        }
+        seq
+    }
+
+    fn hold(&mut self, page: u32) {
+        let p = &mut self.pages[page as usize];
+        if p.holders == 0
+            && let Some((_, _, since)) = p.registered
+        {
+            self.idle.remove(&since);
+        }
+        p.holders += 1;
+    }
+
+    /// Makes room for `n` more tokens. False, and nothing changed, if there are not enough pages.
+    #[must_use]
+    pub fn reserve(&mut self, seq: &mut Sequence, n: usize) -> bool {
+        let need = (seq.len + n).div_ceil(PAGE).saturating_sub(seq.pages.len());
+        if need > self.available() {
+            return false;
+        }
+        for _ in 0..need {
+            let page = self.take_page();
+            self.pages[page as usize].holders = 1;
+            seq.pages.push(page);
+        }
+        true
+    }
+
+    /// A free page, or the one that has been idle longest, forgotten.
+    fn take_page(&mut self) -> u32 {
+        if let Some(page) = self.free.pop() {
+            return page;
+        }
+        let (_, page) = self.idle.pop_first().expect("`reserve` has counted the available pages");
+        if let Some((key, _, _)) = self.pages[page as usize].registered.take() {
+            self.by_key.remove(&key);
+        }
+        page
+    }
+
+    /// Records that `tokens` are now in the cache, and registers the pages that became full.
+    pub fn commit(&mut self, seq: &mut Sequence, tokens: &[u32]) {
+        for &t in tokens {
+            seq.tail.push(t);
+            seq.len += 1;
+            if seq.tail.len() == PAGE {
+                let key: Key = (seq.parent, Box::from(&seq.tail[..]));
+                seq.tail.clear();
+                let page = seq.pages[seq.len / PAGE - 1];
+                seq.parent = self.register(key, page);
+            }
+        }
+    }
+
+    /// Registers a full page; where another page has the same contents already, that one stays the shared one.
+    fn register(&mut self, key: Key, page: u32) -> u64 {
+        if let Some(&other) = self.by_key.get(&key)
+            && let Some((_, identity, _)) = &self.pages[other as usize].registered
+        {
+            return *identity;
+        }
+        let identity = self.next_identity;
+        self.next_identity += 1;
+        self.by_key.insert(key.clone(), page);
+        self.pages[page as usize].registered = Some((key, identity, 0));
+        identity
+    }
+
+    /// Ends a sequence. Its registered pages stay for others, the last ones first to go.
+    pub fn close(&mut self, seq: Sequence) {
+        for &page in seq.pages.iter().rev() {
+            let p = &mut self.pages[page as usize];
+            p.holders -= 1;
+            if p.holders > 0 {
+                continue;
+            }
+            match &mut p.registered {
+                Some((_, _, since)) => {
+                    self.clock += 1;
+                    *since = self.clock;
+                    self.idle.insert(self.clock, page);
+                }
+                None => self.free.push(page),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(kv: &mut KvCache, seq: &mut Sequence, tokens: &[u32]) {
+        assert!(kv.reserve(seq, tokens.len()));
+        kv.commit(seq, tokens);
+    }
+
+    #[test]
+    fn a_prefix_is_shared_in_whole_pages_and_never_its_last_token() {
+        let mut kv = KvCache::new(8);
+        let prompt: Vec<u32> = (0..2 * PAGE as u32).collect();
+        let mut a = kv.open(&prompt, usize::MAX, 0);
+        assert_eq!(a.len(), 0);
+        fill(&mut kv, &mut a, &prompt);
+        let b = kv.open(&prompt, usize::MAX, 0);
+        assert_eq!(b.len(), PAGE, "the second page holds the last token");
+        assert_eq!(b.pages(), &a.pages()[..1]);
+        let longer: Vec<u32> = (0..2 * PAGE as u32 + 1).collect();
+        let c = kv.open(&longer, usize::MAX, 0);
+        assert_eq!(c.pages(), a.pages());
+        assert!(kv.open(&longer, usize::MAX, 1).is_empty(), "another scope shares nothing");
+        for s in [a, b, c] {
+            kv.close(s);
+        }
+        assert_eq!(kv.available(), kv.capacity());
+    }
+
+    #[test]
+    fn idle_pages_go_least_recently_used_and_deepest_first() {
+        let mut kv = KvCache::new(3);
+        let old: Vec<u32> = (0..2 * PAGE as u32).collect();
+        let mut a = kv.open(&old, usize::MAX, 0);
+        fill(&mut kv, &mut a, &old);
+        kv.close(a);
+        let mut b = kv.open(&[7; 5], usize::MAX, 0);
+        fill(&mut kv, &mut b, &[7; 5]);
+        assert!(kv.reserve(&mut b, PAGE), "takes the deeper page of the old prefix");
+        let again: Vec<u32> = (0..3 * PAGE as u32).collect();
+        let mut c = kv.open(&again, usize::MAX, 0);
+        assert_eq!(c.len(), PAGE, "the first page of the old prefix is still there");
+        assert!(!kv.reserve(&mut c, 2 * PAGE), "all pages are held");
+        kv.close(b);
+        kv.close(c);
+        assert_eq!(kv.available(), 3);
+    }
+
+    #[test]
+    fn equal_contents_computed_twice_are_registered_once() {
+        let mut kv = KvCache::new(4);
+        let prompt: Vec<u32> = (0..PAGE as u32 + 1).collect();
+        let (mut a, mut b) = (kv.open(&prompt, usize::MAX, 0), kv.open(&prompt, usize::MAX, 0));
+        fill(&mut kv, &mut a, &prompt);
+        fill(&mut kv, &mut b, &prompt);
+        let c = kv.open(&prompt, usize::MAX, 0);
+        assert_eq!(c.pages()[0], a.pages()[0]);
+        for s in [b, a, c] {
+            kv.close(s);
+        }
+        assert_eq!(kv.available(), 4);
+    }
+}

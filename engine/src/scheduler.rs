@@ -1,0 +1,306 @@
+//! Continuous batching: which tokens of which sequences the next step computes.
+//!
+//! One step serves every running answer with a token each and fills the rest of the batch with prompts, oldest
+//! first. A request is admitted when a slot is free and pages for its longest outcome are there, so that an
+//! admitted answer never has to wait or start again. The scheduler knows tokens and pages; it knows no clock (the
+//! caller says what time it is), no thread and no device.
+
+use crate::answer::{Answer, Step};
+use crate::batch::Batch;
+use crate::error::{Error, Result};
+use crate::kv::{KvCache, PAGE, Sequence};
+use crate::request::{Event, Finish, Request, Sink, Timings};
+use crate::tokenizer::Tokenizer;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// Sizes that do not change while the engine runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most tokens of a batch; at least one a sequence.
+    pub batch: usize,
+    /// Most tokens of one prompt in a batch.
+    pub chunk: usize,
+    /// Most wanted outputs of a batch; at least one a sequence.
+    pub outputs: usize,
+    /// Most sequences at once.
+    pub sequences: usize,
+    /// Positions of a sequence.
+    pub ctx: usize,
+    /// Pages of the KV cache.
+    pub pages: usize,
+}
+
+struct Waiting {
+    request: Request,
+    sink: Sink,
+    since: u64,
+}
+
+struct Running {
+    seq: Sequence,
+    request: Request,
+    sink: Sink,
+    answer: Answer,
+    /// Prompt, then generated tokens.
+    tokens: Vec<u32>,
+    /// Pages kept free for this sequence to grow into.
+    promised: usize,
+    /// What it has in the current batch: tokens, outputs among the batch's, and the position of the first output.
+    scheduled: Range<usize>,
+    outputs: Range<usize>,
+    first_output: usize,
+    started: u64,
+    first_token: Option<u64>,
+    timings: Timings,
+}
+
+/// What is left of a batch that is being filled.
+struct Room {
+    tokens: usize,
+    outputs: usize,
+    chunk: usize,
+}
+
+/// The queue, the running sequences and the batch that is filled for them.
+pub struct Scheduler {
+    limits: Limits,
+    tokenizer: Arc<Tokenizer>,
+    kv: KvCache,
+    waiting: VecDeque<Waiting>,
+    running: Vec<Running>,
+    batch: Batch,
+}
+
+impl Scheduler {
+    /// A scheduler with nothing to do.
+    pub fn new(limits: Limits, tokenizer: Arc<Tokenizer>) -> Scheduler {
+        let page_entries = limits.sequences * limits.ctx.div_ceil(PAGE);
+        Scheduler {
+            limits,
+            tokenizer,
+            kv: KvCache::new(limits.pages),
+            waiting: VecDeque::new(),
+            running: Vec::with_capacity(limits.sequences),
+            batch: Batch::with_capacity(limits.batch, page_entries),
+        }
+    }
+
+    /// Checks a request and queues it.
+    ///
+    /// # Errors
+    /// What is wrong with it; nothing was queued.
+    pub fn submit(&mut self, request: Request, sink: Sink, now: u64) -> Result<(), (Sink, Error)> {
+        match self.check(&request) {
+            Ok(()) => self.waiting.push_back(Waiting { request, sink, since: now }),
+            Err(e) => return Err((sink, e)),
+        }
+        Ok(())
+    }
+
+    fn check(&self, request: &Request) -> Result<()> {
+        let n_vocab = self.tokenizer.n_vocab();
+        if request.prompt.is_empty() {
+            return Err(Error::PromptEmpty);
+        }
+        if request.prompt.len() > self.limits.ctx {
+            return Err(Error::PromptTooLong { tokens: request.prompt.len(), ctx: self.limits.ctx });
+        }
+        if let Some(&id) = request.prompt.iter().find(|&&id| id as usize >= n_vocab) {
+            return Err(Error::TokenRange { id, n_vocab });
+        }
+        request.sampling.validate()?;
+        Ok(())
+    }
+
+    /// Whether there is anything to do.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Requests waiting and running.
+    pub fn load(&self) -> (usize, usize) {
+        (self.waiting.len(), self.running.len())
+    }
+
+    /// The page allocator, to look at.
+    pub fn kv(&self) -> &KvCache {
+        &self.kv
+    }
+
+    /// Admits what fits and fills the batch for the next step; empty if there is nothing to do.
+    pub fn next_batch(&mut self, now: u64) -> &Batch {
+        self.admit(now);
+        self.batch.clear();
+        let mut room = Room { tokens: self.limits.batch, outputs: self.limits.outputs, chunk: self.limits.chunk };
+        // Answers first: they bring one token and wait for it; prompts share what is left.
+        for generating in [true, false] {
+            for r in &mut self.running {
+                if r.is_generating() == generating {
+                    r.schedule(&mut self.kv, &mut self.batch, &mut room);
+                }
+            }
+        }
+        &self.batch
+    }
+
+    fn admit(&mut self, now: u64) {
+        while self.running.len() < self.limits.sequences {
+            let Some(first) = self.waiting.front() else { return };
+            let longest = first.request.max_tokens.map_or(self.limits.ctx, |n| self.limits.ctx.min(first.request.prompt.len().saturating_add(n)));
+            let seq = self.kv.open(&first.request.prompt, first.request.observed().start, first.request.scope);
+            let promised = longest.div_ceil(PAGE) - seq.pages().len();
+            let spoken_for: usize = self.running.iter().map(|r| r.promised).sum();
+            if promised + spoken_for > self.kv.available() {
+                self.kv.close(seq);
+                return;
+            }
+            let Some(w) = self.waiting.pop_front() else { return };
+            match Answer::new(&w.request, &self.tokenizer) {
+                Ok(answer) => self.running.push(Running::new(w, seq, answer, promised, now)),
+                Err(e) => {
+                    self.kv.close(seq);
+                    let mut sink = w.sink;
+                    sink(Event::Failed(e));
+                }
+            }
+        }
+    }
+
+    /// Takes the logits of the batch (a row for each of its outputs), draws tokens, sends events and lets go of what
+    /// has ended. One request's failure, even a panic, ends that request only.
+    pub fn commit(&mut self, logits: &[f32], now: u64) {
+        let n_vocab = logits.len().checked_div(self.batch.outputs().len()).unwrap_or(0);
+        let mut i = 0;
+        while i < self.running.len() {
+            let r = &mut self.running[i];
+            if !r.scheduled.is_empty() {
+                self.kv.commit(&mut r.seq, &r.tokens[r.scheduled.clone()]);
+            }
+            let rows = &logits[r.outputs.start * n_vocab..r.outputs.end * n_vocab];
+            let ctx = self.limits.ctx;
+            let alive = catch_unwind(AssertUnwindSafe(|| r.advance(rows, ctx, now)))
+                .unwrap_or_else(|_| r.fail(Error::Internal("a request's step panicked".into())));
+            if alive {
+                i += 1;
+            } else {
+                let ended = self.running.remove(i);
+                self.kv.close(ended.seq);
+            }
+        }
+    }
+
+    /// Ends everything with an error, as when the backend has failed.
+    pub fn fail_all(&mut self, mut error: impl FnMut() -> Error) {
+        for mut r in self.running.drain(..) {
+            r.fail(error());
+            self.kv.close(r.seq);
+        }
+        for mut w in self.waiting.drain(..) {
+            (w.sink)(Event::Failed(error()));
+        }
+    }
+}
+
+impl Running {
+    fn new(w: Waiting, seq: Sequence, answer: Answer, promised: usize, now: u64) -> Running {
+        let Waiting { request, sink, since } = w;
+        let timings = Timings {
+            prompt_tokens: request.prompt.len(),
+            cached_tokens: seq.len(),
+            queue_ns: now.saturating_sub(since),
+            ..Timings::default()
+        };
+        let tokens = request.prompt.clone();
+        Running { seq, request, sink, answer, tokens, promised, scheduled: 0..0, outputs: 0..0, first_output: 0, started: now, first_token: None, timings }
+    }
+
+    /// Whether only the last drawn token is missing from the cache.
+    fn is_generating(&self) -> bool {
+        self.first_token.is_some()
+    }
+
+    /// Puts this sequence's next tokens into the batch, as far as there is room.
+    fn schedule(&mut self, kv: &mut KvCache, batch: &mut Batch, room: &mut Room) {
+        let done = self.seq.len();
+        self.scheduled = done..done;
+        self.outputs = 0..0;
+        // The last token's logits are always wanted, and those from the first observed position on.
+        let from = self.request.observed().start.min(self.tokens.len() - 1).max(done);
+        let n = (self.tokens.len() - done).min(room.tokens).min(room.chunk).min(from - done + room.outputs);
+        let held = self.seq.pages().len();
+        if n == 0 || !kv.reserve(&mut self.seq, n) {
+            return;
+        }
+        self.promised -= (self.seq.pages().len() - held).min(self.promised);
+        let wanted = (from - done).min(n)..n;
+        let before = batch.outputs().len();
+        self.outputs = before..before + wanted.len();
+        self.first_output = done + wanted.start;
+        self.scheduled = done..done + n;
+        room.tokens -= n;
+        room.outputs -= wanted.len();
+        batch.push(&self.tokens[done..done + n], done, self.seq.pages(), wanted);
+    }
+
+    /// Deals with this sequence's share of a finished step. False when the request has ended.
+    fn advance(&mut self, rows: &[f32], ctx: usize, now: u64) -> bool {
+        if self.scheduled.is_empty() {
+            return true;
+        }
+        let n_vocab = rows.len().checked_div(self.outputs.len()).unwrap_or(0);
+        let observed = self.request.observed();
+        if let Some(observe) = &mut self.request.observer
+            && n_vocab > 0
+        {
+            for (position, row) in (self.first_output..).zip(rows.chunks_exact(n_vocab)) {
+                if observed.contains(&position) {
+                    observe(position, row);
+                }
+            }
+        }
+        if self.seq.len() < self.tokens.len() {
+            let progress = Event::Prompt { done: self.seq.len(), total: self.request.prompt.len() };
+            return (self.sink)(progress);
+        }
+        let first = *self.first_token.get_or_insert(now);
+        self.timings.prompt_ns = first.saturating_sub(self.started);
+        self.timings.generate_ns = now.saturating_sub(first);
+        if self.request.max_tokens == Some(0) {
+            return self.finish(Finish::MaxTokens, String::new());
+        }
+        match self.answer.next(&rows[rows.len() - n_vocab..], &self.tokens) {
+            Err(e) => self.fail(e),
+            Ok(Step { id, logprob, top, text, end }) => {
+                self.tokens.push(id);
+                self.timings.generated_tokens += 1;
+                if let Some(reason) = end {
+                    return self.finish(reason, text);
+                }
+                if !(self.sink)(Event::Token { id, text, logprob, top }) {
+                    return false;
+                }
+                if self.request.max_tokens == Some(self.timings.generated_tokens) {
+                    return self.finish(Finish::MaxTokens, String::new());
+                }
+                if self.tokens.len() >= ctx {
+                    return self.finish(Finish::ContextFull, String::new());
+                }
+                true
+            }
+        }
+    }
+
+    fn finish(&mut self, reason: Finish, text: String) -> bool {
+        let text = text + &self.answer.finish(reason);
+        (self.sink)(Event::Done { reason, text, timings: self.timings });
+        false
+    }
+
+    fn fail(&mut self, error: Error) -> bool {
+        (self.sink)(Event::Failed(error));
+        false
+    }
+}
