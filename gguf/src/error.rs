@@ -3,6 +3,7 @@
 //! Messages may quote bytes of a hostile file, so names are escaped and cut before they are kept.
 
 use crate::format::Format;
+use crate::value::ValueType;
 
 /// Why a file, a key or a tensor was refused.
 #[non_exhaustive]
@@ -103,17 +104,11 @@ pub enum Site {
 
 impl Site {
     pub(crate) fn key(index: usize, name: &[u8]) -> Site {
-        Site::Key {
-            index: index as u64,
-            name: quote(name),
-        }
+        Site::Key { index: index as u64, name: quote(name) }
     }
 
     pub(crate) fn tensor(index: usize, name: &[u8]) -> Site {
-        Site::Tensor {
-            index: index as u64,
-            name: quote(name),
-        }
+        Site::Tensor { index: index as u64, name: quote(name) }
     }
 }
 
@@ -194,6 +189,17 @@ pub enum Fault {
     Duplicate {
         /// Byte offset of the first use.
         first: u64,
+    },
+    /// A name given to the writer twice.
+    #[error("name already used, expected unique names")]
+    Reused,
+    /// An array given to the writer with an element of another type.
+    #[error("array of {expected} with an element of type {found}, expected one type")]
+    Mixed {
+        /// The type of the element.
+        found: ValueType,
+        /// The type of the array.
+        expected: ValueType,
     },
     /// `general.alignment` of a wrong type or value.
     #[error("alignment {found}, expected a u32 that is a power of two from 1 to {max}")]
@@ -292,11 +298,7 @@ pub enum Fault {
 impl Fault {
     /// The error of this fault at a place of the file.
     pub(crate) fn at(self, site: Site, offset: u64) -> Error {
-        Error::Malformed {
-            site,
-            offset,
-            fault: self,
-        }
+        Error::Malformed { site, offset, fault: self }
     }
 }
 
@@ -305,9 +307,5 @@ pub(crate) fn quote(bytes: &[u8]) -> String {
     const SHOWN: usize = 80;
     let shown = bytes.get(..SHOWN).unwrap_or(bytes);
     let text = format!("\"{}\"", shown.escape_ascii());
-    if shown.len() < bytes.len() {
-        format!("{text}... ({} bytes)", bytes.len())
-    } else {
-        text
-    }
+    if shown.len() < bytes.len() { format!("{text}... ({} bytes)", bytes.len()) } else { text }
 }

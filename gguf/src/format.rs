@@ -87,10 +87,7 @@ macro_rules! codec {
     }};
     (full $block:ty; $len:literal $bytes:literal) => {{
         const { assert!(<$block>::LEN == $len && <$block>::BYTES == $bytes) };
-        (
-            Some(decode_blocks::<$block> as Decoder),
-            Some(encode_blocks::<$block> as Encoder),
-        )
+        (Some(decode_blocks::<$block> as Decoder), Some(encode_blocks::<$block> as Encoder))
     }};
 }
 
@@ -180,16 +177,12 @@ impl Format {
 
     /// The format of an id in a file; `None` for ids that never were, or that were removed.
     pub fn from_id(id: u32) -> Option<Format> {
-        ROWS.binary_search_by_key(&id, |row| row.id)
-            .ok()
-            .map(|at| ROWS[at].format)
+        ROWS.binary_search_by_key(&id, |row| row.id).ok().map(|at| ROWS[at].format)
     }
 
     /// The format of a name such as `q4_k`, in any case.
     pub fn from_name(name: &str) -> Option<Format> {
-        ROWS.iter()
-            .find(|row| row.name.eq_ignore_ascii_case(name))
-            .map(|row| row.format)
+        ROWS.iter().find(|row| row.name.eq_ignore_ascii_case(name)).map(|row| row.format)
     }
 
     /// The id in a file.
@@ -216,9 +209,7 @@ impl Format {
     /// result overflows.
     pub fn row_bytes(self, k: u64) -> Option<u64> {
         let len = self.block_len() as u64;
-        k.is_multiple_of(len)
-            .then(|| (k / len).checked_mul(self.block_bytes() as u64))
-            .flatten()
+        k.is_multiple_of(len).then(|| (k / len).checked_mul(self.block_bytes() as u64)).flatten()
     }
 
     /// The fields of a block that have a byte order.
@@ -240,19 +231,14 @@ impl Format {
     pub fn swap_bytes(self, blocks: &mut [u8]) {
         for block in blocks.chunks_exact_mut(self.block_bytes()) {
             for f in self.fields() {
-                block[f.at..f.at + f.width * f.count]
-                    .chunks_exact_mut(f.width)
-                    .for_each(|number| number.reverse());
+                block[f.at..f.at + f.width * f.count].chunks_exact_mut(f.width).for_each(|number| number.reverse());
             }
         }
     }
 
     /// The ids of the list, for messages.
     pub(crate) fn known_ids() -> String {
-        let ids: Vec<String> = ROWS
-            .iter()
-            .map(|row| format!("{} ({})", row.id, row.name))
-            .collect();
+        let ids: Vec<String> = ROWS.iter().map(|row| format!("{} ({})", row.id, row.name)).collect();
         ids.join(", ")
     }
 }
@@ -264,19 +250,13 @@ impl fmt::Display for Format {
 }
 
 fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
-    for (block, values) in bytes
-        .chunks_exact(B::BYTES)
-        .zip(out.chunks_exact_mut(B::LEN))
-    {
+    for (block, values) in bytes.chunks_exact(B::BYTES).zip(out.chunks_exact_mut(B::LEN)) {
         bytemuck::from_bytes::<B>(block).decode(values);
     }
 }
 
 fn encode_blocks<B: Encode>(values: &[f32], out: &mut [u8]) {
-    for (block, values) in out
-        .chunks_exact_mut(B::BYTES)
-        .zip(values.chunks_exact(B::LEN))
-    {
+    for (block, values) in out.chunks_exact_mut(B::BYTES).zip(values.chunks_exact(B::LEN)) {
         block.copy_from_slice(bytemuck::bytes_of(&B::encode(values)));
     }
 }

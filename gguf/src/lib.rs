@@ -34,6 +34,7 @@ mod reader;
 pub mod split;
 pub mod tensor;
 pub mod value;
+pub mod write;
 
 use std::borrow::Cow;
 
@@ -43,6 +44,7 @@ pub use meta::Meta;
 pub use split::Split;
 pub use tensor::{Shape, TensorInfo};
 pub use value::{Array, Value, ValueType};
+pub use write::{Builder, ValueBuf, Writer};
 
 /// Byte order of a file. Every number in it has this order: counts, lengths, metadata and the
 /// fields of tensor blocks.

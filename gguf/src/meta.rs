@@ -53,26 +53,17 @@ impl<'a> Meta<'a> {
     /// the metadata.
     pub(crate) fn new(entries: Vec<Entry<'a>>, end: u64) -> Result<Meta<'a>, Error> {
         match sorted_unique(entries.len(), |i| entries[i].key.as_bytes()) {
-            Ok(by_key) => Ok(Meta {
-                entries,
-                by_key,
-                end,
-            }),
+            Ok(by_key) => Ok(Meta { entries, by_key, end }),
             Err((later, earlier)) => {
                 let site = Site::key(later, entries[later].key.as_bytes());
-                Err(Fault::Duplicate {
-                    first: entries[earlier].start,
-                }
-                .at(site, entries[later].start))
+                Err(Fault::Duplicate { first: entries[earlier].start }.at(site, entries[later].start))
             }
         }
     }
 
     /// Position in the file and entry of a key.
     pub(crate) fn entry(&self, key: &str) -> Option<(usize, &Entry<'a>)> {
-        let find = self
-            .by_key
-            .binary_search_by(|&i| self.entries[i as usize].key.cmp(key));
+        let find = self.by_key.binary_search_by(|&i| self.entries[i as usize].key.cmp(key));
         let index = self.by_key[find.ok()?] as usize;
         Some((index, &self.entries[index]))
     }
@@ -120,11 +111,7 @@ impl<'a> Meta<'a> {
     }
 
     fn missing(&self, key: &str, expected: &'static str) -> Error {
-        Error::Missing {
-            key: key.to_owned(),
-            expected,
-            end: self.end,
-        }
+        Error::Missing { key: key.to_owned(), expected, end: self.end }
     }
 
     getters! {
@@ -158,8 +145,5 @@ impl<'a> Meta<'a> {
 }
 
 fn array_of<'a>(value: &Value<'a>, types: &[ValueType]) -> Option<Array<'a>> {
-    value
-        .as_array()
-        .filter(|a| types.contains(&a.elem))
-        .copied()
+    value.as_array().filter(|a| types.contains(&a.elem)).copied()
 }

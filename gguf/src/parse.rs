@@ -53,10 +53,7 @@ impl<'a> Header<'a> {
         let mut reader = Reader::new(bytes, Endian::Little);
         let magic = bytes.get(..4).unwrap_or(bytes);
         if magic != b"GGUF" {
-            return Err(Fault::Magic {
-                found: quote(magic),
-            }
-            .at(Site::Header, 0));
+            return Err(Fault::Magic { found: quote(magic) }.at(Site::Header, 0));
         }
         let read = |reader: &mut Reader<'a>| {
             reader.take(4)?;
@@ -67,10 +64,7 @@ impl<'a> Header<'a> {
                 version = version.swap_bytes();
             }
             if !matches!(version, 2 | 3) {
-                return Err(Bad {
-                    offset: 4,
-                    fault: Fault::Version { found: version },
-                });
+                return Err(Bad { offset: 4, fault: Fault::Version { found: version } });
             }
             let tensors = reader.u64()?;
             let keys = reader.u64()?;
@@ -79,13 +73,7 @@ impl<'a> Header<'a> {
             Ok((version, tensors, keys))
         };
         let (version, tensors, keys) = read(&mut reader).map_err(|b| b.in_site(Site::Header))?;
-        Ok(Header {
-            bytes,
-            reader,
-            version,
-            tensors,
-            keys,
-        })
+        Ok(Header { bytes, reader, version, tensors, keys })
     }
 
     fn keys(self) -> Result<Keys<'a>, Error> {
@@ -96,11 +84,7 @@ impl<'a> Header<'a> {
         }
         let meta = Meta::new(entries, reader.pos())?;
         let alignment = alignment(&meta)?;
-        Ok(Keys {
-            header: Header { reader, ..self },
-            meta,
-            alignment,
-        })
+        Ok(Keys { header: Header { reader, ..self }, meta, alignment })
     }
 }
 
@@ -114,10 +98,7 @@ fn count(
 ) -> Result<usize, Bad> {
     let max = cap.min(reader.left() / smallest);
     if found > max {
-        return Err(Bad {
-            offset,
-            fault: Fault::Count { what, found, max },
-        });
+        return Err(Bad { offset, fault: Fault::Count { what, found, max } });
     }
     // Fits: `found` is at most the number of bytes in memory.
     Ok(found as usize)
@@ -138,14 +119,8 @@ impl<'a> Keys<'a> {
             tensors.push(tensor(&mut reader, index)?);
         }
         let tensors = Tensors::new(tensors)?;
-        let header = Header {
-            reader,
-            ..self.header
-        };
-        Ok(Infos {
-            keys: Keys { header, ..self },
-            tensors,
-        })
+        let header = Header { reader, ..self.header };
+        Ok(Infos { keys: Keys { header, ..self }, tensors })
     }
 }
 
@@ -158,34 +133,19 @@ struct Infos<'a> {
 
 impl<'a> Infos<'a> {
     fn place(self) -> Result<Gguf<'a>, Error> {
-        let Infos {
-            keys:
-                Keys {
-                    header,
-                    meta,
-                    alignment,
-                },
-            mut tensors,
-        } = self;
+        let Infos { keys: Keys { header, meta, alignment }, mut tensors } = self;
         let len = header.bytes.len() as u64;
         // No overflow: a slice is shorter than 2^63 and the alignment at most 2^20.
         let start = header.reader.pos().next_multiple_of(alignment);
         let available = len.saturating_sub(start);
         for (index, t) in tensors.as_mut_slice().iter_mut().enumerate() {
             let fault = match t.offset.checked_add(t.size) {
-                _ if !t.offset.is_multiple_of(alignment) => Fault::Misaligned {
-                    found: t.offset,
-                    alignment,
-                },
+                _ if !t.offset.is_multiple_of(alignment) => Fault::Misaligned { found: t.offset, alignment },
                 Some(end) if end <= available => {
                     t.offset += start;
                     continue;
                 }
-                _ => Fault::Outside {
-                    found: t.offset,
-                    size: t.size,
-                    available,
-                },
+                _ => Fault::Outside { found: t.offset, size: t.size, available },
             };
             return Err(fault.at(Site::tensor(index, t.name.as_bytes()), t.entry));
         }
@@ -214,12 +174,7 @@ fn no_overlap(tensors: &[TensorInfo], start: u64, alignment: u64) -> Result<u64,
         if t.offset < end {
             let other = quote(previous.as_bytes());
             let site = Site::tensor(index as usize, t.name.as_bytes());
-            return Err(Fault::Overlap {
-                start: t.offset,
-                end,
-                other,
-            }
-            .at(site, t.entry));
+            return Err(Fault::Overlap { start: t.offset, end, other }.at(site, t.entry));
         }
         let found = t.offset - end;
         if found >= alignment {
@@ -237,10 +192,7 @@ fn no_overlap(tensors: &[TensorInfo], start: u64, alignment: u64) -> Result<u64,
 /// else is the sign of a tensor missing from the table, which shifts the data of all others.
 fn trailing(bytes: &[u8], end: u64, alignment: u64) -> Result<(), Error> {
     // `end` exceeds the length only without tensors, where the data section may be absent.
-    let rest = usize::try_from(end)
-        .ok()
-        .and_then(|end| bytes.get(end..))
-        .unwrap_or(&[]);
+    let rest = usize::try_from(end).ok().and_then(|end| bytes.get(end..)).unwrap_or(&[]);
     let found = rest.len() as u64;
     let zeros = || found <= MAX_TRAILING_ZEROS && rest.iter().all(|&b| b == 0);
     if found < alignment || zeros() {
@@ -257,10 +209,7 @@ fn alignment(meta: &Meta<'_>) -> Result<u64, Error> {
     match entry.value {
         Value::U32(v) if v.is_power_of_two() && u64::from(v) <= MAX_ALIGNMENT => Ok(v.into()),
         other => {
-            let fault = Fault::Alignment {
-                found: other.to_string(),
-                max: MAX_ALIGNMENT,
-            };
+            let fault = Fault::Alignment { found: other.to_string(), max: MAX_ALIGNMENT };
             Err(fault.at(Site::key(index, ALIGNMENT_KEY.as_bytes()), entry.offset))
         }
     }
@@ -272,18 +221,13 @@ fn name<'a>(reader: &mut Reader<'a>, max: u64) -> Result<&'a str, (Bad, &'a [u8]
     let offset = reader.pos();
     let bytes = reader.string().map_err(|bad| (bad, &[][..]))?;
     let fault = if bytes.is_empty() || bytes.len() as u64 > max {
-        Fault::NameLength {
-            found: bytes.len() as u64,
-            max,
-        }
+        Fault::NameLength { found: bytes.len() as u64, max }
     } else if let Some(position) = bytes.iter().position(|&b| b == 0) {
         Fault::NameNul { position }
     } else {
         match std::str::from_utf8(bytes) {
             Ok(name) => return Ok(name),
-            Err(e) => Fault::NameUtf8 {
-                position: e.valid_up_to(),
-            },
+            Err(e) => Fault::NameUtf8 { position: e.valid_up_to() },
         }
     };
     Err((Bad { offset, fault }, bytes))
@@ -292,30 +236,20 @@ fn name<'a>(reader: &mut Reader<'a>, max: u64) -> Result<&'a str, (Bad, &'a [u8]
 /// Reads one metadata entry.
 fn key<'a>(reader: &mut Reader<'a>, index: usize) -> Result<Entry<'a>, Error> {
     let start = reader.pos();
-    let key =
-        name(reader, MAX_KEY_BYTES).map_err(|(bad, name)| bad.in_site(Site::key(index, name)))?;
+    let key = name(reader, MAX_KEY_BYTES).map_err(|(bad, name)| bad.in_site(Site::key(index, name)))?;
     let read = |reader: &mut Reader<'a>| {
         let value_type = value_type(reader)?;
         let offset = reader.pos();
         Ok((value(reader, value_type)?, offset))
     };
-    let (value, offset) =
-        read(reader).map_err(|bad: Bad| bad.in_site(Site::key(index, key.as_bytes())))?;
-    Ok(Entry {
-        key,
-        value,
-        start,
-        offset,
-    })
+    let (value, offset) = read(reader).map_err(|bad: Bad| bad.in_site(Site::key(index, key.as_bytes())))?;
+    Ok(Entry { key, value, start, offset })
 }
 
 fn value_type(reader: &mut Reader<'_>) -> Result<ValueType, Bad> {
     let offset = reader.pos();
     let found = reader.u32()?;
-    ValueType::from_id(found).ok_or(Bad {
-        offset,
-        fault: Fault::ValueType { found },
-    })
+    ValueType::from_id(found).ok_or(Bad { offset, fault: Fault::ValueType { found } })
 }
 
 /// Reads a value of a type; every element of an array is checked, none is kept.
@@ -344,10 +278,7 @@ pub(crate) fn value<'a>(reader: &mut Reader<'a>, of: ValueType) -> Result<Value<
 
 fn all_bools(bytes: &[u8], offset: u64) -> Result<(), Bad> {
     match bytes.iter().enumerate().find(|(_, b)| **b > 1) {
-        Some((i, &found)) => Err(Bad {
-            offset: offset + i as u64,
-            fault: Fault::Bool { found },
-        }),
+        Some((i, &found)) => Err(Bad { offset: offset + i as u64, fault: Fault::Bool { found } }),
         None => Ok(()),
     }
 }
@@ -361,13 +292,7 @@ fn array<'a>(reader: &mut Reader<'a>, depth: usize) -> Result<Array<'a>, Bad> {
     let elem = value_type(reader)?;
     let offset = reader.pos();
     let len = reader.u64()?;
-    let len = count(
-        reader,
-        offset,
-        "array elements",
-        len,
-        (elem.min_size(), u64::MAX),
-    )?;
+    let len = count(reader, offset, "array elements", len, (elem.min_size(), u64::MAX))?;
     let start = reader.pos();
     match elem {
         ValueType::Str => (0..len).try_for_each(|_| reader.string().map(drop))?,
@@ -380,53 +305,25 @@ fn array<'a>(reader: &mut Reader<'a>, depth: usize) -> Result<Array<'a>, Bad> {
             }
         }
     }
-    Ok(Array {
-        elem,
-        endian: reader.endian,
-        len,
-        bytes: reader.since(start),
-    })
+    Ok(Array { elem, endian: reader.endian, len, bytes: reader.since(start) })
 }
 
 /// Reads one entry of the tensor table. The offset stays relative and unchecked.
 fn tensor(reader: &mut Reader<'_>, index: usize) -> Result<TensorInfo, Error> {
     let entry = reader.pos();
-    let name = name(reader, MAX_NAME_BYTES)
-        .map_err(|(bad, name)| bad.in_site(Site::tensor(index, name)))?;
+    let name = name(reader, MAX_NAME_BYTES).map_err(|(bad, name)| bad.in_site(Site::tensor(index, name)))?;
     let mut read = || {
         let shape = shape(reader)?;
         let offset = reader.pos();
         let found = reader.u32()?;
-        let format = Format::from_id(found).ok_or(Bad {
-            offset,
-            fault: Fault::Format { found },
-        })?;
+        let format = Format::from_id(found).ok_or(Bad { offset, fault: Fault::Format { found } })?;
         let row = format.row_bytes(shape.k());
-        let row = row.ok_or(Bad {
-            offset,
-            fault: Fault::Row {
-                k: shape.k(),
-                format,
-            },
-        })?;
-        let overflow = || Bad {
-            offset,
-            fault: Fault::Overflow {
-                dims: shape.dims().to_vec(),
-            },
-        };
+        let row = row.ok_or(Bad { offset, fault: Fault::Row { k: shape.k(), format } })?;
+        let overflow = || Bad { offset, fault: Fault::Overflow { dims: shape.dims().to_vec() } };
         let size = row.checked_mul(shape.rows()).ok_or_else(overflow)?;
         let offset = reader.u64()?;
         let name = name.to_owned();
-        Ok(TensorInfo {
-            name,
-            shape,
-            format,
-            part: 0,
-            offset,
-            size,
-            entry,
-        })
+        Ok(TensorInfo { name, shape, format, part: 0, offset, size, entry })
     };
     read().map_err(|bad: Bad| bad.in_site(Site::tensor(index, name.as_bytes())))
 }
@@ -444,15 +341,8 @@ fn shape(reader: &mut Reader<'_>) -> Result<Shape, Bad> {
         let offset = reader.pos();
         *value = reader.u64()?;
         if *value == 0 {
-            return Err(Bad {
-                offset,
-                fault: Fault::DimZero { dim },
-            });
+            return Err(Bad { offset, fault: Fault::DimZero { dim } });
         }
     }
-    Shape::new(dims).ok_or_else(|| {
-        bad(Fault::Overflow {
-            dims: dims.to_vec(),
-        })
-    })
+    Shape::new(dims).ok_or_else(|| bad(Fault::Overflow { dims: dims.to_vec() }))
 }

@@ -58,11 +58,7 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(bytes: &'a [u8], endian: Endian) -> Reader<'a> {
-        Reader {
-            bytes,
-            pos: 0,
-            endian,
-        }
+        Reader { bytes, pos: 0, endian }
     }
 
     /// Bytes from the start.
@@ -77,10 +73,7 @@ impl<'a> Reader<'a> {
 
     /// A fault at the next byte.
     pub(crate) fn bad(&self, fault: Fault) -> Bad {
-        Bad {
-            offset: self.pos(),
-            fault,
-        }
+        Bad { offset: self.pos(), fault }
     }
 
     /// The next `n` bytes.

@@ -29,11 +29,7 @@ impl Split {
         // Tools that cut a model write a count of 0 or 1 into one that stays whole.
         match meta.opt_u32(COUNT)? {
             None | Some(0 | 1) => Ok(None),
-            Some(count) => Ok(Some(Split {
-                no: meta.u32(NO)?,
-                count,
-                tensors: meta.u32(TENSORS)?,
-            })),
+            Some(count) => Ok(Some(Split { no: meta.u32(NO)?, count, tensors: meta.u32(TENSORS)? })),
         }
     }
 }
@@ -43,11 +39,7 @@ pub(crate) fn parse<'a>(parts: &[&'a [u8]]) -> Result<Gguf<'a>, Error> {
     let mut merged: Option<(Gguf<'a>, Vec<crate::TensorInfo>)> = None;
     let count = parts.len();
     for (index, bytes) in parts.iter().enumerate() {
-        let in_part = |error| Error::Part {
-            index,
-            count,
-            error: Box::new(error),
-        };
+        let in_part = |error| Error::Part { index, count, error: Box::new(error) };
         let part = file::parse(bytes).map_err(in_part)?;
         check(&part, index, count).map_err(in_part)?;
         let Some((first, all)) = &mut merged else {
@@ -60,51 +52,24 @@ pub(crate) fn parse<'a>(parts: &[&'a [u8]]) -> Result<Gguf<'a>, Error> {
             let bits = |e| if e == crate::Endian::Big { 1 } else { 0 };
             let (found, expected) = (bits(part.endian), bits(first.endian));
             let what = "byte order (0 little-endian, 1 big-endian)";
-            return Err(in_part(
-                Fault::Split {
-                    what,
-                    found,
-                    expected,
-                }
-                .at(Site::Split, 4),
-            ));
+            return Err(in_part(Fault::Split { what, found, expected }.at(Site::Split, 4)));
         }
         first.parts.push(bytes);
-        all.extend(
-            part.tensors
-                .into_vec()
-                .into_iter()
-                .map(|t| crate::TensorInfo { part: index, ..t }),
-        );
+        all.extend(part.tensors.into_vec().into_iter().map(|t| crate::TensorInfo { part: index, ..t }));
         if all.len() as u64 > file::MAX_TENSORS {
             let (found, max) = (all.len() as u64, file::MAX_TENSORS);
-            return Err(in_part(
-                Fault::Count {
-                    what: "tensors",
-                    found,
-                    max,
-                }
-                .at(Site::Split, 8),
-            ));
+            return Err(in_part(Fault::Count { what: "tensors", found, max }.at(Site::Split, 8)));
         }
     }
     let Some((mut model, all)) = merged else {
-        let fault = Fault::Split {
-            what: "number of parts",
-            found: 0,
-            expected: 1,
-        };
+        let fault = Fault::Split { what: "number of parts", found: 0, expected: 1 };
         return Err(fault.at(Site::Split, 0));
     };
     if let Some(split) = model.split()? {
         let (found, expected) = (all.len() as u64, u64::from(split.tensors));
         if found != expected {
             let offset = model.meta.offset(TENSORS).unwrap_or_default();
-            let fault = Fault::Split {
-                what: "number of tensors in all parts",
-                found,
-                expected,
-            };
+            let fault = Fault::Split { what: "number of tensors in all parts", found, expected };
             return Err(fault.at(Site::Split, offset));
         }
     }
@@ -115,20 +80,12 @@ pub(crate) fn parse<'a>(parts: &[&'a [u8]]) -> Result<Gguf<'a>, Error> {
 /// Checks what a part says of itself against its place in the list.
 fn check(part: &Gguf<'_>, index: usize, count: usize) -> Result<(), Error> {
     let meta = &part.meta;
-    let split = part.split()?.unwrap_or(Split {
-        no: 0,
-        count: 1,
-        tensors: 0,
-    });
+    let split = part.split()?.unwrap_or(Split { no: 0, count: 1, tensors: 0 });
     let numbers = [(COUNT, split.count, count), (NO, split.no, index)];
     for (what, found, expected) in numbers {
         if u64::from(found) != expected as u64 {
             let offset = meta.offset(what).unwrap_or_default();
-            let fault = Fault::Split {
-                what,
-                found: found.into(),
-                expected: expected as u64,
-            };
+            let fault = Fault::Split { what, found: found.into(), expected: expected as u64 };
             return Err(fault.at(Site::Split, offset));
         }
     }
@@ -149,9 +106,5 @@ pub fn part_names(name: &str) -> Option<Vec<String>> {
     if no == 0 || no > count {
         return None;
     }
-    Some(
-        (1..=count)
-            .map(|i| format!("{stem}-{i:05}-of-{count:05}.gguf"))
-            .collect(),
-    )
+    Some((1..=count).map(|i| format!("{stem}-{i:05}-of-{count:05}.gguf")).collect())
 }

@@ -19,18 +19,13 @@ impl Shape {
         if dims.is_empty() || dims.len() > 4 || dims.contains(&0) {
             return None;
         }
-        let elements = dims
-            .iter()
-            .try_fold(1u64, |product, &d| product.checked_mul(d))?;
+        let elements = dims.iter().try_fold(1u64, |product, &d| product.checked_mul(d))?;
         if i64::try_from(elements).is_err() {
             return None;
         }
         let mut all = [1; 4];
         all[..dims.len()].copy_from_slice(dims);
-        Some(Shape {
-            dims: all,
-            n: dims.len() as u8,
-        })
+        Some(Shape { dims: all, n: dims.len() as u8 })
     }
 
     /// The dimensions, 1 to 4 of them, fastest first.
@@ -95,10 +90,7 @@ impl Tensors {
             Ok(by_name) => Ok(Tensors { infos, by_name }),
             Err((later, earlier)) => {
                 let site = Site::tensor(later, infos[later].name.as_bytes());
-                Err(Fault::Duplicate {
-                    first: infos[earlier].entry,
-                }
-                .at(site, infos[later].entry))
+                Err(Fault::Duplicate { first: infos[earlier].entry }.at(site, infos[later].entry))
             }
         }
     }
@@ -116,25 +108,17 @@ impl Tensors {
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&TensorInfo> {
-        let find = self
-            .by_name
-            .binary_search_by(|&i| self.infos[i as usize].name.as_str().cmp(name));
+        let find = self.by_name.binary_search_by(|&i| self.infos[i as usize].name.as_str().cmp(name));
         find.ok().map(|at| &self.infos[self.by_name[at] as usize])
     }
 }
 
 /// The indices 0..n ordered by name, or the indices (later, earlier) of a name used twice.
 /// `n` is below 2^32: the parser's caps see to that.
-pub(crate) fn sorted_unique<'n>(
-    n: usize,
-    name: impl Fn(usize) -> &'n [u8],
-) -> Result<Vec<u32>, (usize, usize)> {
+pub(crate) fn sorted_unique<'n>(n: usize, name: impl Fn(usize) -> &'n [u8]) -> Result<Vec<u32>, (usize, usize)> {
     let mut order: Vec<u32> = (0..n as u32).collect();
     order.sort_unstable_by(|&a, &b| name(a as usize).cmp(name(b as usize)).then(a.cmp(&b)));
-    match order
-        .windows(2)
-        .find(|w| name(w[0] as usize) == name(w[1] as usize))
-    {
+    match order.windows(2).find(|w| name(w[0] as usize) == name(w[1] as usize)) {
         Some(w) => Err((w[1] as usize, w[0] as usize)),
         None => Ok(order),
     }

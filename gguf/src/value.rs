@@ -32,9 +32,7 @@ pub enum ValueType {
 impl ValueType {
     const ALL: [ValueType; 13] = {
         use ValueType::*;
-        [
-            U8, I8, U16, I16, U32, I32, F32, Bool, Str, Array, U64, I64, F64,
-        ]
+        [U8, I8, U16, I16, U32, I32, F32, Bool, Str, Array, U64, I64, F64]
     };
 
     /// The type of an id in a file.
@@ -251,11 +249,7 @@ impl<'a> Array<'a> {
 
     /// The strings of an array of strings; nothing for an array of another type.
     pub fn strings(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let len = if self.elem == ValueType::Str {
-            self.len
-        } else {
-            0
-        };
+        let len = if self.elem == ValueType::Str { self.len } else { 0 };
         let mut reader = Reader::new(self.bytes, self.endian);
         (0..len).map_while(move |_| reader.string().ok())
     }
@@ -264,21 +258,12 @@ impl<'a> Array<'a> {
     /// exceeds `i64::MAX`.
     pub fn ints(&self) -> Option<impl Iterator<Item = i64> + use<'a>> {
         use ValueType::*;
-        let Self {
-            elem,
-            endian,
-            bytes,
-            ..
-        } = *self;
+        let Self { elem, endian, bytes, .. } = *self;
         if !matches!(elem, U8 | I8 | U16 | I16 | U32 | I32 | U64 | I64) {
             return None;
         }
         let width = elem.size()? as usize;
-        if elem == U64
-            && bytes
-                .chunks_exact(8)
-                .any(|b| endian.u64(b) > i64::MAX as u64)
-        {
+        if elem == U64 && bytes.chunks_exact(8).any(|b| endian.u64(b) > i64::MAX as u64) {
             return None;
         }
         Some(bytes.chunks_exact(width).map(move |b| match elem {
@@ -294,12 +279,7 @@ impl<'a> Array<'a> {
 
     /// The numbers of an array of either float type, rounded to 32 bits; `None` for another type.
     pub fn floats(&self) -> Option<impl Iterator<Item = f32> + use<'a>> {
-        let Self {
-            elem,
-            endian,
-            bytes,
-            ..
-        } = *self;
+        let Self { elem, endian, bytes, .. } = *self;
         if !matches!(elem, ValueType::F32 | ValueType::F64) {
             return None;
         }
