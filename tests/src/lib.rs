@@ -1,1 +1,15 @@
-//! tests
+//! What the tests and benches of all crates share: case tables, naive f64 twins, the tiny-model maker and the means
+//! to start the program. The tests themselves stand in `tests/`.
+//!
+//! | module | what it has |
+//! | --- | --- |
+//! | [`draft`] | a GGUF file as entries, written without checks |
+//! | [`golden`] | expected values, from `fixtures/` |
+//! | [`random`] | numbers from a seed |
+//! | [`tiny`] | tiny random models of any shape and format |
+
+pub mod draft;
+pub mod golden;
+pub mod random;
+pub mod tiny;
+pub mod twin;
