@@ -21,15 +21,9 @@ pub(super) fn apply(
     row.extend_from_slice(logits);
     for &(id, bias) in &params.logit_bias {
         let vocabulary = row.len();
-        let logit = row
-            .get_mut(id as usize)
-            .ok_or(Error::BiasOutOfVocabulary { id, vocabulary })?;
+        let logit = row.get_mut(id as usize).ok_or(Error::BiasOutOfVocabulary { id, vocabulary })?;
         // -inf wins over a +inf logit, whose sum would be NaN.
-        *logit = if bias == f32::NEG_INFINITY {
-            bias
-        } else {
-            *logit + bias
-        };
+        *logit = if bias == f32::NEG_INFINITY { bias } else { *logit + bias };
     }
     if penalizes(params) {
         penalize(params, history, window, row);
@@ -43,17 +37,13 @@ pub(super) fn needed(params: &Params) -> bool {
 }
 
 fn penalizes(params: &Params) -> bool {
-    let neutral = params.repeat_penalty == 1.0
-        && params.presence_penalty == 0.0
-        && params.frequency_penalty == 0.0;
+    let neutral = params.repeat_penalty == 1.0 && params.presence_penalty == 0.0 && params.frequency_penalty == 0.0;
     params.repeat_last_n != 0 && !neutral
 }
 
 /// Applies the penalties to every token of the window once, with its count.
 fn penalize(params: &Params, history: &[u32], window: &mut Vec<u32>, row: &mut [f32]) {
-    let length = usize::try_from(params.repeat_last_n)
-        .unwrap_or(history.len())
-        .min(history.len());
+    let length = usize::try_from(params.repeat_last_n).unwrap_or(history.len()).min(history.len());
     window.clear();
     window.extend_from_slice(&history[history.len() - length..]);
     window.sort_unstable();
@@ -62,11 +52,7 @@ fn penalize(params: &Params, history: &[u32], window: &mut Vec<u32>, row: &mut [
         let Some(logit) = row.get_mut(run[0] as usize) else {
             continue;
         };
-        let scaled = if *logit > 0.0 {
-            *logit / params.repeat_penalty
-        } else {
-            *logit * params.repeat_penalty
-        };
+        let scaled = if *logit > 0.0 { *logit / params.repeat_penalty } else { *logit * params.repeat_penalty };
         *logit = scaled - (run.len() as f32 * params.frequency_penalty + params.presence_penalty);
     }
 }

@@ -17,46 +17,29 @@ pub(super) struct Candidate {
 
 impl Candidate {
     fn new(id: u32, logit: f32) -> Candidate {
-        Candidate {
-            id,
-            logit,
-            weight: 0.0,
-        }
+        Candidate { id, logit, weight: 0.0 }
     }
 
     /// Larger logit first, then lower id: a total order, since no logit is NaN.
     fn best_first(a: &Candidate, b: &Candidate) -> Ordering {
-        b.logit
-            .partial_cmp(&a.logit)
-            .unwrap_or(Ordering::Equal)
-            .then(a.id.cmp(&b.id))
+        b.logit.partial_cmp(&a.logit).unwrap_or(Ordering::Equal).then(a.id.cmp(&b.id))
     }
 }
 
 /// `logit - max`, which is 0 at the maximum even where both are infinite.
 pub(super) fn below_max(logit: f32, max: f32) -> f64 {
-    if logit == max {
-        0.0
-    } else {
-        f64::from(logit) - f64::from(max)
-    }
+    if logit == max { 0.0 } else { f64::from(logit) - f64::from(max) }
 }
 
 /// The largest logit; negative infinity for none.
 pub(super) fn max_logit(candidates: &[Candidate]) -> f32 {
-    candidates.iter().fold(
-        f32::NEG_INFINITY,
-        |max, c| if c.logit > max { c.logit } else { max },
-    )
+    candidates.iter().fold(f32::NEG_INFINITY, |max, c| if c.logit > max { c.logit } else { max })
 }
 
 /// Every token of the row that is not banned (at -inf), in order of id.
 pub(super) fn all(row: &[f32], out: &mut Vec<Candidate>) {
     out.clear();
-    let tokens = row
-        .iter()
-        .zip(0u32..)
-        .filter(|(logit, _)| **logit > f32::NEG_INFINITY);
+    let tokens = row.iter().zip(0u32..).filter(|(logit, _)| **logit > f32::NEG_INFINITY);
     out.extend(tokens.map(|(&logit, id)| Candidate::new(id, logit)));
 }
 
@@ -82,9 +65,7 @@ pub(super) fn top_k(row: &[f32], k: usize, out: &mut Vec<Candidate>) {
     let full = k.saturating_mul(2).max(2 * STRIDE).min(row.len().max(k));
     let mut floor = f32::NEG_INFINITY;
     for (index, logits) in row.chunks(STRIDE).enumerate() {
-        let beats = logits
-            .iter()
-            .fold(false, |any, &logit| any | (logit > floor));
+        let beats = logits.iter().fold(false, |any, &logit| any | (logit > floor));
         if !beats {
             continue;
         }
@@ -135,11 +116,7 @@ pub(super) fn min_p(candidates: &mut Vec<Candidate>, p: f32, min_keep: usize) {
 }
 
 /// Keeps the candidates that pass if at least `min_keep` do; otherwise changes nothing and returns false.
-fn keep_if(
-    candidates: &mut Vec<Candidate>,
-    min_keep: usize,
-    passes: impl Fn(&Candidate) -> bool,
-) -> bool {
+fn keep_if(candidates: &mut Vec<Candidate>, min_keep: usize, passes: impl Fn(&Candidate) -> bool) -> bool {
     let enough = candidates.iter().filter(|c| passes(c)).count() >= min_keep;
     if enough {
         candidates.retain(passes);
@@ -159,10 +136,7 @@ pub(super) fn typical(candidates: &mut Vec<Candidate>, p: f32, min_keep: usize) 
     let entropy = log_total - moment / total;
     let distance = |c: &Candidate| (log_total - below_max(c.logit, max) - entropy).abs();
     let order = |a: &Candidate, b: &Candidate| {
-        distance(a)
-            .partial_cmp(&distance(b))
-            .unwrap_or(Ordering::Equal)
-            .then_with(|| Candidate::best_first(a, b))
+        distance(a).partial_cmp(&distance(b)).unwrap_or(Ordering::Equal).then_with(|| Candidate::best_first(a, b))
     };
     let mut sum = 0.0;
     keep_prefix(candidates, min_keep, order, |c| {
@@ -188,10 +162,7 @@ fn keep_prefix(
             rest.select_nth_unstable_by(take, &order);
         }
         rest[..take].sort_unstable_by(&order);
-        let end = rest[..take]
-            .iter()
-            .enumerate()
-            .position(|(i, c)| reached(c) && sorted + i + 1 >= min_keep);
+        let end = rest[..take].iter().enumerate().position(|(i, c)| reached(c) && sorted + i + 1 >= min_keep);
         if let Some(end) = end {
             candidates.truncate(sorted + end + 1);
             return;

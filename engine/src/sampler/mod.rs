@@ -33,9 +33,7 @@ pub enum Error {
         allowed: &'static str,
     },
     /// A logit bias names a token that the model does not have.
-    #[error(
-        "sampling parameter logit_bias names token {id}, but the vocabulary has {vocabulary} tokens; remove it"
-    )]
+    #[error("sampling parameter logit_bias names token {id}, but the vocabulary has {vocabulary} tokens; remove it")]
     BiasOutOfVocabulary {
         /// The token.
         id: u32,
@@ -43,17 +41,13 @@ pub enum Error {
         vocabulary: usize,
     },
     /// A logit is not a number.
-    #[error(
-        "the logit of token {id} is NaN: the model's weights are damaged or its values overflowed; check the file"
-    )]
+    #[error("the logit of token {id} is NaN: the model's weights are damaged or its values overflowed; check the file")]
     NotANumber {
         /// The first such token.
         id: usize,
     },
     /// Every token of the row is at negative infinity.
-    #[error(
-        "no token can be drawn: all {vocabulary} logits are -inf or banned by logit_bias; lift a ban"
-    )]
+    #[error("no token can be drawn: all {vocabulary} logits are -inf or banned by logit_bias; lift a ban")]
     NoCandidate {
         /// Length of the row of logits.
         vocabulary: usize,
@@ -93,15 +87,7 @@ impl Sampler {
         params.validate()?;
         let random = Random::new(params.seed.unwrap_or(entropy));
         let (row, window, candidates) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Sampler {
-            params,
-            random,
-            row,
-            window,
-            candidates,
-            weights: Vec::new(),
-            top: Vec::new(),
-        })
+        Ok(Sampler { params, random, row, window, candidates, weights: Vec::new(), top: Vec::new() })
     }
 
     /// The parameters in force.
@@ -118,17 +104,13 @@ impl Sampler {
         refuse_nan(logits)?;
         let mut row = std::mem::take(&mut self.row);
         let drawn = if edit::needed(&self.params) {
-            edit::apply(&self.params, history, logits, &mut self.window, &mut row)
-                .and_then(|()| self.draw(&row))
+            edit::apply(&self.params, history, logits, &mut self.window, &mut row).and_then(|()| self.draw(&row))
         } else {
             self.draw(logits)
         };
         self.row = row;
         let id = drawn?;
-        let logprob = self
-            .params
-            .n_probs
-            .map(|n| self.report(logits, id, n as usize));
+        let logprob = self.params.n_probs.map(|n| self.report(logits, id, n as usize));
         Ok(Sampled { id, logprob })
     }
 
@@ -140,25 +122,12 @@ impl Sampler {
 
     /// Filters the edited row and draws.
     fn draw(&mut self, row: &[f32]) -> Result<u32, Error> {
-        let Params {
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-            typical_p,
-            min_keep,
-            ..
-        } = self.params;
+        let Params { temperature, top_k, top_p, min_p, typical_p, min_keep, .. } = self.params;
         let min_keep = min_keep.max(1) as usize;
         let candidates = &mut self.candidates;
         if temperature == 0.0 {
             filter::top_k(row, 1, candidates);
-            return candidates
-                .first()
-                .map(|best| best.id)
-                .ok_or(Error::NoCandidate {
-                    vocabulary: row.len(),
-                });
+            return candidates.first().map(|best| best.id).ok_or(Error::NoCandidate { vocabulary: row.len() });
         }
         match top_k as usize {
             0 => filter::all(row, candidates),
@@ -177,9 +146,7 @@ impl Sampler {
             filter::min_p(candidates, min_p, min_keep);
         }
         if candidates.is_empty() {
-            return Err(Error::NoCandidate {
-                vocabulary: row.len(),
-            });
+            return Err(Error::NoCandidate { vocabulary: row.len() });
         }
         Ok(self.pick(f64::from(temperature)))
     }
@@ -205,29 +172,20 @@ impl Sampler {
 
     /// Fills `top` from the row as the model gave it and returns the log probability of `id`.
     fn report(&mut self, logits: &[f32], id: u32, n: usize) -> f32 {
-        let max = logits.iter().fold(
-            f32::NEG_INFINITY,
-            |max, &logit| if logit > max { logit } else { max },
-        );
-        let total: f64 = logits
-            .iter()
-            .map(|&logit| libm::exp(filter::below_max(logit, max)))
-            .sum();
+        let max = logits.iter().fold(f32::NEG_INFINITY, |max, &logit| if logit > max { logit } else { max });
+        let total: f64 = logits.iter().map(|&logit| libm::exp(filter::below_max(logit, max))).sum();
         let log_total = libm::log(total);
         let logprob = |logit: f32| (filter::below_max(logit, max) - log_total) as f32;
         filter::top_k(logits, n.min(logits.len()), &mut self.candidates);
         self.top.clear();
-        self.top
-            .extend(self.candidates.iter().map(|c| (c.id, logprob(c.logit))));
+        self.top.extend(self.candidates.iter().map(|c| (c.id, logprob(c.logit))));
         logprob(logits[id as usize])
     }
 }
 
 /// Finds a NaN. Whole chunks are tested without a branch each, since there is almost never one.
 fn refuse_nan(logits: &[f32]) -> Result<(), Error> {
-    let clean = logits
-        .chunks(1024)
-        .all(|chunk| !chunk.iter().fold(false, |any, logit| any | logit.is_nan()));
+    let clean = logits.chunks(1024).all(|chunk| !chunk.iter().fold(false, |any, logit| any | logit.is_nan()));
     if clean {
         return Ok(());
     }

@@ -61,19 +61,12 @@ impl Default for Params {
 impl Params {
     /// The defaults of Ollama's `options`: as [`Params::default`], but top-p 0.9 and no min-p.
     pub fn ollama() -> Self {
-        Params {
-            top_p: 0.9,
-            min_p: 0.0,
-            ..Params::default()
-        }
+        Params { top_p: 0.9, min_p: 0.0, ..Params::default() }
     }
 
     /// Always the most probable token.
     pub fn greedy() -> Self {
-        Params {
-            temperature: 0.0,
-            ..Params::default()
-        }
+        Params { temperature: 0.0, ..Params::default() }
     }
 
     /// Checks every parameter against its range.
@@ -84,60 +77,28 @@ impl Params {
         const FINITE: (f32, f32) = (-f32::MAX, f32::MAX);
         const SHARE: (f32, f32) = (0.0, 1.0);
         let ranges = [
-            (
-                "temperature",
-                self.temperature,
-                (0.0, f32::MAX),
-                "a finite number of at least 0",
-            ),
+            ("temperature", self.temperature, (0.0, f32::MAX), "a finite number of at least 0"),
             ("top_p", self.top_p, SHARE, "0 to 1"),
             ("min_p", self.min_p, SHARE, "0 to 1"),
             ("typical_p", self.typical_p, SHARE, "0 to 1"),
-            (
-                "repeat_penalty",
-                self.repeat_penalty,
-                (f32::MIN_POSITIVE, f32::MAX),
-                "a finite number above 0",
-            ),
-            (
-                "presence_penalty",
-                self.presence_penalty,
-                FINITE,
-                "a finite number",
-            ),
-            (
-                "frequency_penalty",
-                self.frequency_penalty,
-                FINITE,
-                "a finite number",
-            ),
+            ("repeat_penalty", self.repeat_penalty, (f32::MIN_POSITIVE, f32::MAX), "a finite number above 0"),
+            ("presence_penalty", self.presence_penalty, FINITE, "a finite number"),
+            ("frequency_penalty", self.frequency_penalty, FINITE, "a finite number"),
         ];
         for (name, found, (low, high), allowed) in ranges {
             // A NaN is outside every range.
             if !(low..=high).contains(&found) {
-                return Err(Error::Parameter {
-                    name,
-                    found: found.to_string(),
-                    allowed,
-                });
+                return Err(Error::Parameter { name, found: found.to_string(), allowed });
             }
         }
         if self.repeat_last_n < -1 {
             let found = self.repeat_last_n.to_string();
-            return Err(Error::Parameter {
-                name: "repeat_last_n",
-                found,
-                allowed: "-1 (the whole history) or more",
-            });
+            return Err(Error::Parameter { name: "repeat_last_n", found, allowed: "-1 (the whole history) or more" });
         }
         for &(id, bias) in &self.logit_bias {
             if bias.is_nan() || bias == f32::INFINITY {
                 let found = format!("{bias} for token {id}");
-                return Err(Error::Parameter {
-                    name: "logit_bias",
-                    found,
-                    allowed: "a finite number or -inf",
-                });
+                return Err(Error::Parameter { name: "logit_bias", found, allowed: "a finite number or -inf" });
             }
         }
         Ok(())
