@@ -129,7 +129,7 @@ pub enum Fault {
         found: u32,
     },
     /// The file ends inside an entry, or a length is larger than the file.
-    #[error("needs {need} bytes, the file has {left} left: it was cut short or a length is wrong")]
+    #[error("needs {need} bytes, expected at most the {left} left in the file: it was cut short or a length is wrong")]
     Cut {
         /// Bytes needed.
         need: u64,
@@ -185,10 +185,12 @@ pub enum Fault {
         position: usize,
     },
     /// A key or tensor name that was used before.
-    #[error("name already used at byte {first}, expected unique names")]
+    #[error("name already used at byte {first}{}, expected unique names", part.map(|p| format!(" of part {}", p + 1)).unwrap_or_default())]
     Duplicate {
         /// Byte offset of the first use.
         first: u64,
+        /// The part of the first use, from 0, where it is another one.
+        part: Option<usize>,
     },
     /// A name given to the writer twice.
     #[error("name already used, expected unique names")]

@@ -56,7 +56,7 @@ impl<'a> Meta<'a> {
             Ok(by_key) => Ok(Meta { entries, by_key, end }),
             Err((later, earlier)) => {
                 let site = Site::key(later, entries[later].key.as_bytes());
-                Err(Fault::Duplicate { first: entries[earlier].start }.at(site, entries[later].start))
+                Err(Fault::Duplicate { first: entries[earlier].start, part: None }.at(site, entries[later].start))
             }
         }
     }

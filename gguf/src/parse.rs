@@ -118,7 +118,7 @@ impl<'a> Keys<'a> {
         for index in 0..self.header.tensors {
             tensors.push(tensor(&mut reader, index)?);
         }
-        let tensors = Tensors::new(tensors)?;
+        let tensors = Tensors::new(tensors, 1)?;
         let header = Header { reader, ..self.header };
         Ok(Infos { keys: Keys { header, ..self }, tensors })
     }
@@ -317,10 +317,7 @@ fn tensor(reader: &mut Reader<'_>, index: usize) -> Result<TensorInfo, Error> {
         let offset = reader.pos();
         let found = reader.u32()?;
         let format = Format::from_id(found).ok_or(Bad { offset, fault: Fault::Format { found } })?;
-        let row = format.row_bytes(shape.k());
-        let row = row.ok_or(Bad { offset, fault: Fault::Row { k: shape.k(), format } })?;
-        let overflow = || Bad { offset, fault: Fault::Overflow { dims: shape.dims().to_vec() } };
-        let size = row.checked_mul(shape.rows()).ok_or_else(overflow)?;
+        let size = shape.bytes(format).map_err(|fault| Bad { offset, fault })?;
         let offset = reader.u64()?;
         let name = name.to_owned();
         Ok(TensorInfo { name, shape, format, part: 0, offset, size, entry })

@@ -73,7 +73,7 @@ pub(crate) fn parse<'a>(parts: &[&'a [u8]]) -> Result<Gguf<'a>, Error> {
             return Err(fault.at(Site::Split, offset));
         }
     }
-    model.tensors = Tensors::new(all)?;
+    model.tensors = Tensors::new(all, count)?;
     Ok(model)
 }
 

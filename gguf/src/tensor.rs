@@ -43,6 +43,15 @@ impl Shape {
         self.dims[1] * self.dims[2] * self.dims[3]
     }
 
+    /// Bytes of a tensor of this shape.
+    pub(crate) fn bytes(&self, format: Format) -> Result<u64, Fault> {
+        if !self.k().is_multiple_of(format.block_len() as u64) {
+            return Err(Fault::Row { k: self.k(), format });
+        }
+        let bytes = format.row_bytes(self.k()).and_then(|row| row.checked_mul(self.rows()));
+        bytes.filter(|&b| i64::try_from(b).is_ok()).ok_or_else(|| Fault::Overflow { dims: self.dims().to_vec() })
+    }
+
     /// Number of elements; below 2^63.
     pub fn elements(&self) -> u64 {
         self.k() * self.rows()
@@ -84,14 +93,11 @@ pub(crate) struct Tensors {
 }
 
 impl Tensors {
-    /// Builds the name index; fails where a name occurs twice.
-    pub(crate) fn new(infos: Vec<TensorInfo>) -> Result<Tensors, Error> {
+    /// Builds the name index; fails where a name occurs twice in the `parts` of the model.
+    pub(crate) fn new(infos: Vec<TensorInfo>, parts: usize) -> Result<Tensors, Error> {
         match sorted_unique(infos.len(), |i| infos[i].name.as_bytes()) {
             Ok(by_name) => Ok(Tensors { infos, by_name }),
-            Err((later, earlier)) => {
-                let site = Site::tensor(later, infos[later].name.as_bytes());
-                Err(Fault::Duplicate { first: infos[earlier].entry }.at(site, infos[later].entry))
-            }
+            Err((later, earlier)) => Err(duplicate(&infos, later, earlier, parts)),
         }
     }
 
@@ -110,6 +116,17 @@ impl Tensors {
     pub(crate) fn get(&self, name: &str) -> Option<&TensorInfo> {
         let find = self.by_name.binary_search_by(|&i| self.infos[i as usize].name.as_str().cmp(name));
         find.ok().map(|at| &self.infos[self.by_name[at] as usize])
+    }
+}
+
+fn duplicate(infos: &[TensorInfo], later: usize, earlier: usize, parts: usize) -> Error {
+    let (t, first) = (&infos[later], &infos[earlier]);
+    let part = (t.part != first.part).then_some(first.part);
+    let fault = Fault::Duplicate { first: first.entry, part };
+    let error = fault.at(Site::tensor(later, t.name.as_bytes()), t.entry);
+    match part {
+        None => error,
+        Some(_) => Error::Part { index: t.part, count: parts, error: Box::new(error) },
     }
 }
 

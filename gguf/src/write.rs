@@ -228,8 +228,7 @@ impl Builder {
                 return Err(Fault::DimZero { dim });
             }
             let shape = Shape::new(dims).ok_or_else(overflow)?;
-            let row = format.row_bytes(shape.k()).ok_or(Fault::Row { k: shape.k(), format })?;
-            let size = row.checked_mul(shape.rows()).ok_or_else(overflow)?;
+            let size = shape.bytes(format)?;
             let end = self.end.checked_add(size).ok_or_else(overflow)?;
             let end = end.checked_next_multiple_of(self.alignment).ok_or_else(overflow)?;
             Ok((Planned { name: name.to_owned(), shape, format, offset: self.end, size }, end))

@@ -1,0 +1,11 @@
+//! Tests of the crate through its public face, on whole files made byte by byte.
+
+mod accept;
+mod alloc;
+mod formats;
+mod fuzz;
+mod raw;
+mod refuse;
+mod refuse_tensors;
+mod split;
+mod write;
