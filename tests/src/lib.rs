@@ -3,13 +3,19 @@
 //!
 //! | module | what it has |
 //! | --- | --- |
+//! | [`corrupt`] | files that must be refused, and what must be said |
 //! | [`draft`] | a GGUF file as entries, written without checks |
 //! | [`golden`] | expected values, from `fixtures/` |
+//! | [`observe`] | the engine asked for logits |
+//! | [`process`] | the program started as a user does, under limits |
 //! | [`random`] | numbers from a seed |
 //! | [`tiny`] | tiny random models of any shape and format |
 
+pub mod corrupt;
 pub mod draft;
 pub mod golden;
+pub mod observe;
+pub mod process;
 pub mod random;
 pub mod tiny;
 pub mod twin;
