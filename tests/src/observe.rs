@@ -1,0 +1,95 @@
+//! The engine asked for logits: what tests compare, position by position.
+
+use engine::sampler::Params;
+use engine::{Engine, Error, Event, Request};
+use std::sync::mpsc::{Receiver, channel};
+
+/// What is taken from each row of logits: itself, a digest, nothing.
+pub type Take<R> = fn(&[f32]) -> R;
+
+/// A request that was submitted and not yet waited for.
+pub struct Pending<R> {
+    rows: Receiver<(usize, R)>,
+    events: Receiver<Event>,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed<R> {
+    /// Of each observed position of the prompt, in order: its position and what was taken from its logits.
+    pub rows: Vec<(usize, R)>,
+    /// The most probable continuation, end of text ignored.
+    pub generated: Vec<u32>,
+    /// Tokens of the prompt that the cache had.
+    pub cached: usize,
+}
+
+/// Submits a prompt and observes its positions from `from` on; then `max_tokens` tokens are generated greedily.
+pub fn submit<R: Send + 'static>(
+    engine: &Engine,
+    prompt: &[u32],
+    from: usize,
+    max_tokens: usize,
+    take: Take<R>,
+) -> Pending<R> {
+    let (sender, rows) = channel();
+    let mut request = Request::new(prompt.to_vec(), Params::greedy());
+    request.max_tokens = Some(max_tokens);
+    request.ignore_eog = true;
+    request.observe_from = from;
+    // Nobody receives where the test has given up.
+    request.observer = Some(Box::new(move |position, row| drop(sender.send((position, take(row))))));
+    Pending { rows, events: engine.submit(request) }
+}
+
+impl<R> Pending<R> {
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// The engine's; an engine that ends without a word is an internal error.
+    pub fn wait(self) -> Result<Observed<R>, Error> {
+        let mut generated = Vec::new();
+        for event in &self.events {
+            match event {
+                Event::Token { id, .. } => generated.push(id),
+                Event::Done { timings, .. } => {
+                    return Ok(Observed {
+                        rows: self.rows.try_iter().collect(),
+                        generated,
+                        cached: timings.cached_tokens,
+                    });
+                }
+                Event::Failed(error) => return Err(error),
+                Event::Prompt { .. } => (),
+            }
+        }
+        Err(Error::Internal("the engine ended without a word".into()))
+    }
+}
+
+/// [`submit`], then [`Pending::wait`].
+///
+/// # Errors
+/// The engine's.
+pub fn observe<R: Send + 'static>(
+    engine: &Engine,
+    prompt: &[u32],
+    from: usize,
+    max_tokens: usize,
+    take: Take<R>,
+) -> Result<Observed<R>, Error> {
+    submit(engine, prompt, from, max_tokens, take).wait()
+}
+
+/// Takes the logits as f64, for comparing with a twin.
+pub fn as_f64(row: &[f32]) -> Vec<f64> {
+    row.iter().map(|&logit| f64::from(logit)).collect()
+}
+
+/// Takes the SHA-256 of the logits' bits.
+pub fn digest(row: &[f32]) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    row.iter().for_each(|logit| hash.update(logit.to_le_bytes()));
+    hash.finalize().into()
+}
