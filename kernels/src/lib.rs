@@ -1,2 +1,171 @@
-//! kernels
+//! CPU kernels: slices and ranges in, slices out. No threads, no allocation, no `Result`, no tensors, no detection in
+//! loops; a shape that does not fit is a bug of the caller and panics.
+//!
+//! [`Kernels::for_isa`] gives the kernels of an instruction set as plain function pointers; every set gives the same
+//! bits. Each is one generic function over [`simd::Simd`] (sixteen virtual lanes), compiled here once for each set.
+//!
+//! Weights are repacked at load into panels of sixteen rows ([`panel`]), activations quantized ([`acts`]) or f32, and
+//! [`matmul`](mod@matmul) multiplies them. Values between kernels are f32, row-major `[token][width]`.
+//!
+//! A worker calls [`Kernels::quantize`] for its range of units, and after all did, [`Kernels::matmul`] for its range of
+//! panels with a [`Columns`] view of the rows that are its own.
+
+pub mod acts;
+pub mod isa;
+pub mod matmul;
+pub mod panel;
 pub mod simd;
+pub mod unpack;
+
+pub use isa::Isa;
+
+use acts::Layout;
+use isa::Token;
+use matmul::MatMul;
+use panel::Weights;
+use std::marker::PhantomData;
+use std::ops::Range;
+use unpack::Table;
+
+/// The kernels of one instruction set.
+pub struct Kernels {
+    /// Which.
+    pub isa: Isa,
+    /// [`acts::quantize`]: values `[column][k]`, their layout, a range of units, the bytes of these units.
+    pub quantize: fn(&[f32], Layout, Range<usize>, &mut [u8]),
+    /// [`matmul::matmul`]: the rows of a range of panels.
+    pub matmul: fn(&MatMul<'_>, Range<usize>, &mut Columns<'_>),
+    /// [`panel::decode`]: a row of a matrix as f32.
+    pub embed: fn(&Weights<'_>, usize, &mut [f32]),
+}
+
+impl Kernels {
+    /// The kernels of an instruction set, `None` where this CPU does not have it.
+    pub fn for_isa(isa: Isa) -> Option<&'static Kernels> {
+        fn found<S: Token>(kernels: &'static Kernels) -> Option<&'static Kernels> {
+            S::new().map(|_| kernels)
+        }
+        match isa {
+            Isa::Scalar => found::<isa::scalar::Scalar>(const { &kernels::<isa::scalar::Scalar>(Isa::Scalar) }),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => found::<isa::avx2::Avx2<false>>(const { &kernels::<isa::avx2::Avx2<false>>(Isa::Avx2) }),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2Vnni => found::<isa::avx2::Avx2<true>>(const { &kernels::<isa::avx2::Avx2<true>>(Isa::Avx2Vnni) }),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                found::<isa::avx512::Avx512<false>>(const { &kernels::<isa::avx512::Avx512<false>>(Isa::Avx512) })
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => {
+                found::<isa::avx512::Avx512<true>>(const { &kernels::<isa::avx512::Avx512<true>>(Isa::Avx512Vnni) })
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => None,
+        }
+    }
+
+    /// The kernels of [`Isa::best`].
+    pub fn best() -> &'static Kernels {
+        Self::for_isa(Isa::best()).expect("the best of the available instruction sets is available")
+    }
+}
+
+/// The table of an instruction set. Its functions may be called only on a CPU that has it.
+const fn kernels<S: Token>(isa: Isa) -> Kernels {
+    Kernels {
+        isa,
+        quantize: |x, layout, units, out| {
+            token::<S>().vectorize(|s| acts::quantize(s, x, layout, units, out));
+        },
+        matmul: |args, panels, out| matmul::matmul(token::<S>(), args, panels, out),
+        embed: |weights, row, out| {
+            let s = token::<S>();
+            let decode = S::row(weights.format).expect("a format with kernels").decode;
+            decode(s, weights, row, out);
+        },
+    }
+}
+
+/// The token of the table that is being called.
+#[inline(always)]
+fn token<S: Token>() -> S {
+    // SAFETY: the functions of a table are reached only through `Kernels::for_isa`, which gave it out after
+    // `S::new` found the instructions.
+    unsafe { S::assume() }
+}
+
+/// A view of some rows of an output that lies row-major `[column][rows of the whole output]`.
+///
+/// Workers that compute different rows of one output each hold a view of theirs; the views interleave in memory.
+pub struct Columns<'a> {
+    first: *mut f32,
+    stride: usize,
+    rows: usize,
+    columns: usize,
+    lifetime: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> Columns<'a> {
+    /// All rows of a whole output of `rows` rows.
+    ///
+    /// # Panics
+    /// If `data` is not a multiple of `rows` long.
+    pub fn new(data: &'a mut [f32], rows: usize) -> Columns<'a> {
+        Self::of_rows(data, rows, 0..rows)
+    }
+
+    /// Some rows of a whole output of `stride` rows.
+    ///
+    /// # Panics
+    /// If `data` is not a multiple of `stride` long, or the rows are not among them.
+    pub fn of_rows(data: &'a mut [f32], stride: usize, rows: Range<usize>) -> Columns<'a> {
+        assert!(stride > 0 && data.len().is_multiple_of(stride), "whole columns of {stride} rows");
+        assert!(rows.start <= rows.end && rows.end <= stride, "rows {rows:?} of {stride}");
+        let columns = data.len() / stride;
+        // SAFETY: `data` is borrowed for 'a and holds `columns * stride` values; the rows end at `stride`.
+        unsafe { Self::from_raw(data.as_mut_ptr(), stride, rows, columns) }
+    }
+
+    /// Some rows of an output of `stride` rows and `columns` columns that starts at `data`.
+    ///
+    /// # Safety
+    /// For all of 'a: `data` points to `stride * columns` initialized values, `rows` are among `0..stride`, and nobody
+    /// else reads or writes these rows of any column. Views of other rows may exist.
+    pub unsafe fn from_raw(data: *mut f32, stride: usize, rows: Range<usize>, columns: usize) -> Columns<'a> {
+        Columns {
+            // SAFETY: the start of the rows lies in the output, or at its end where there are none.
+            first: unsafe { data.add(if columns == 0 { 0 } else { rows.start }) },
+            stride,
+            rows: rows.len(),
+            columns,
+            lifetime: PhantomData,
+        }
+    }
+
+    /// Columns.
+    pub fn len(&self) -> usize {
+        self.columns
+    }
+
+    /// Whether there are no columns.
+    pub fn is_empty(&self) -> bool {
+        self.columns == 0
+    }
+
+    /// Rows of the view.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The rows of the view in one column.
+    ///
+    /// # Panics
+    /// If there is no such column.
+    #[inline(always)]
+    pub fn column(&mut self, column: usize) -> &mut [f32] {
+        assert!(column < self.columns, "column {column} of {}", self.columns);
+        // SAFETY: the column was just checked; the constructor's promise holds for its rows, and `&mut self` makes
+        // this the only slice of the view.
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(column * self.stride), self.rows) }
+    }
+}

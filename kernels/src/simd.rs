@@ -22,10 +22,18 @@ pub trait Simd: Copy + Send + Sync + 'static {
     type I32: Copy;
     /// Sixty-four bytes: four consecutive codes along k for each of sixteen rows (byte `4 * row + i`).
     type Codes: Copy;
+    /// Sixteen running integer dot products. Some ISAs gather them in 16 bits for a while, see [`Simd::dot_carry`].
+    type Dot: Copy;
 
     /// Whether [`Simd::dot_wide`] multiplies codes biased by 128 (unsigned times signed) instead of signed
     /// codes. Where true, a sum must start from `-128 * sum(x)` to be the signed product.
     const BIASED_DOT: bool;
+
+    /// How many values of sixteen lanes the register file holds: kernels choose their tiles by it.
+    const REGISTERS: usize;
+
+    /// Sums of sixteen lanes that a loop can keep in registers beside its operands: what a block of results may be.
+    const ACCUMULATORS: usize = 4;
 
     /// Runs `f` compiled with this ISA's instructions. The feature list of an ISA is written only there.
     fn vectorize<R>(self, f: impl FnOnce(Self) -> R) -> R;
@@ -69,6 +77,15 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn sqrt(self, a: Self::F32) -> Self::F32;
     /// To the nearest integer, ties to even.
     fn round(self, a: Self::F32) -> Self::F32;
+    /// `a * 2^n`, rounded once, for `a` of 0.5 to 2 and integers `n` of -151 to 129: gradual underflow, overflow to
+    /// infinity, NaN in `a` kept.
+    #[inline(always)]
+    fn scale_pow2(self, a: Self::F32, n: Self::F32) -> Self::F32 {
+        // Two powers that are normal numbers: the first product is exact.
+        let half = self.round(self.mul(n, self.splat(0.5)));
+        let power = |n| self.from_bits(self.shl_i32::<23>(self.add_i32(self.to_i32(n), self.splat_i32(127))));
+        self.mul(self.mul(a, power(half)), power(self.sub(n, half)))
+    }
     /// `if a < b { t } else { f }` in each lane.
     fn select_lt(self, a: Self::F32, b: Self::F32, t: Self::F32, f: Self::F32) -> Self::F32;
     /// Swaps lanes 2i and 2i + 1.
@@ -86,12 +103,16 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load_i8(self, x: &[u8; LANES]) -> Self::I32;
     /// `a + b`, wrapping.
     fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// `a - b`, wrapping.
+    fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// `a & b`.
     fn and_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// Shifts each lane left by `N` bits.
     fn shl_i32<const N: i32>(self, a: Self::I32) -> Self::I32;
     /// Shifts each lane right by `N` bits, zeros coming in.
     fn shr_i32<const N: i32>(self, a: Self::I32) -> Self::I32;
+    /// Shifts each lane right by `N` bits, copies of the sign coming in.
+    fn sar_i32<const N: i32>(self, a: Self::I32) -> Self::I32;
     /// To `f32`, rounded to nearest even.
     fn to_f32(self, a: Self::I32) -> Self::F32;
     /// To `i32`, rounded to nearest even. Lanes out of range or NaN are unspecified: clamp before.
@@ -100,6 +121,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn from_bits(self, a: Self::I32) -> Self::F32;
     /// Lanes as an array, for tails and tests.
     fn i32_array(self, a: Self::I32) -> [i32; LANES];
+    /// The low byte of each lane to memory.
+    fn store_i8(self, a: Self::I32, out: &mut [i8; LANES]);
 
     /// Sixty-four codes from memory.
     fn load_codes(self, x: &[u8; 64]) -> Self::Codes;
@@ -118,9 +141,27 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Each byte (below 16) replaced by `table[byte]`.
     fn lut(self, table: &[u8; 16], a: Self::Codes) -> Self::Codes;
 
-    /// `acc[row] + sum of codes[4 row + i] * x[i]`, exact, for codes of at most 127 and `x` in -127..=127.
-    fn dot_small(self, acc: Self::I32, codes: Self::Codes, x: [i8; 4]) -> Self::I32;
-    /// The same for codes biased by 128 (a signed code c stored as c + 128): the product of the signed code where
-    /// [`Simd::BIASED_DOT`] is false, of the biased one where it is true.
-    fn dot_wide(self, acc: Self::I32, codes: Self::Codes, x: [i8; 4]) -> Self::I32;
+    /// The four bytes of each row as one integer, the first byte lowest.
+    fn words(self, a: Self::Codes) -> Self::I32;
+
+    /// Sums that start at `init`.
+    fn dot_start(self, init: Self::I32) -> Self::Dot;
+    /// `acc[row] + sum over i of codes[4 row + i] * x[i]`, where `x` is four bytes in -127..=127 as they lie in
+    /// memory. Exact as long as the codes are at most 127 and [`Simd::dot_carry`] is called at least once every
+    /// [`small_steps`] calls.
+    fn dot_small(self, acc: Self::Dot, codes: Self::Codes, x: i32) -> Self::Dot;
+    /// The same for codes biased by 128 (a signed code c stored as c + 128), exact for all 256 of them, no carry
+    /// needed: the product of the signed code where [`Simd::BIASED_DOT`] is false, of the biased one where it is
+    /// true.
+    fn dot_wide(self, acc: Self::Dot, codes: Self::Codes, x: i32) -> Self::Dot;
+    /// Moves what was gathered in 16 bits to 32 bits.
+    fn dot_carry(self, acc: Self::Dot) -> Self::Dot;
+    /// The sums.
+    fn dot_end(self, acc: Self::Dot) -> Self::I32;
+}
+
+/// How many calls of [`Simd::dot_small`] with codes up to `max` may pass between two carries: a 16-bit lane takes
+/// two products of at most `127 * max` a call.
+pub const fn small_steps(max: u8) -> usize {
+    i16::MAX as usize / (2 * 127 * max as usize)
 }

@@ -40,20 +40,19 @@ fn halves(mut a: F, f: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// `acc[row] + sum over i of (codes[4 row + i] - zero) * x[i]`.
 #[inline(always)]
-fn dot(acc: I, codes: C, x: [i8; 4], zero: i32) -> I {
-    from_fn(|row| {
-        (0..4).fold(acc[row], |sum, i| {
-            sum + (i32::from(codes[4 * row + i]) - zero) * i32::from(x[i])
-        })
-    })
+fn dot(acc: I, codes: C, x: i32, zero: i32) -> I {
+    let x = x.to_ne_bytes().map(u8::cast_signed);
+    from_fn(|row| (0..4).fold(acc[row], |sum, i| sum + (i32::from(codes[4 * row + i]) - zero) * i32::from(x[i])))
 }
 
 impl Simd for Scalar {
     type F32 = F;
     type I32 = I;
     type Codes = C;
+    type Dot = I;
 
     const BIASED_DOT: bool = false;
+    const REGISTERS: usize = 8;
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce(Self) -> R) -> R {
@@ -172,6 +171,10 @@ impl Simd for Scalar {
         from_fn(|i| a[i].wrapping_add(b[i]))
     }
     #[inline(always)]
+    fn sub_i32(self, a: I, b: I) -> I {
+        from_fn(|i| a[i].wrapping_sub(b[i]))
+    }
+    #[inline(always)]
     fn and_i32(self, a: I, b: I) -> I {
         from_fn(|i| a[i] & b[i])
     }
@@ -182,6 +185,10 @@ impl Simd for Scalar {
     #[inline(always)]
     fn shr_i32<const N: i32>(self, a: I) -> I {
         a.map(|x| (x.cast_unsigned() >> N).cast_signed())
+    }
+    #[inline(always)]
+    fn sar_i32<const N: i32>(self, a: I) -> I {
+        a.map(|x| x >> N)
     }
     #[inline(always)]
     fn to_f32(self, a: I) -> F {
@@ -198,6 +205,10 @@ impl Simd for Scalar {
     #[inline(always)]
     fn i32_array(self, a: I) -> [i32; LANES] {
         a
+    }
+    #[inline(always)]
+    fn store_i8(self, a: I, out: &mut [i8; LANES]) {
+        *out = a.map(|x| x as i8);
     }
 
     #[inline(always)]
@@ -234,11 +245,28 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn dot_small(self, acc: I, codes: C, x: [i8; 4]) -> I {
+    fn words(self, a: C) -> I {
+        from_fn(|row| i32::from_le_bytes(from_fn(|i| a[4 * row + i])))
+    }
+
+    #[inline(always)]
+    fn dot_start(self, init: I) -> I {
+        init
+    }
+    #[inline(always)]
+    fn dot_small(self, acc: I, codes: C, x: i32) -> I {
         dot(acc, codes, x, 0)
     }
     #[inline(always)]
-    fn dot_wide(self, acc: I, codes: C, x: [i8; 4]) -> I {
+    fn dot_wide(self, acc: I, codes: C, x: i32) -> I {
         dot(acc, codes, x, 128)
+    }
+    #[inline(always)]
+    fn dot_carry(self, acc: I) -> I {
+        acc
+    }
+    #[inline(always)]
+    fn dot_end(self, acc: I) -> I {
+        acc
     }
 }

@@ -1,0 +1,204 @@
+//! Activations in eight bits, in the layout that the matmul reads.
+//!
+//! Each column (a token) is cut into groups of 32 along k: `scale = max |x| / 127`, codes `round(x / scale)` in
+//! -127..=127. The same bytes serve every format and ISA.
+//!
+//! Columns stand in **tiles** of four (a single column alone), the last tile filled with zeros. Along k, eight
+//! groups make a **chunk**. One chunk of one tile is a **unit**; units are stored chunk by chunk, in each chunk tile by
+//! tile, so that a range of units is a range of bytes: threads take ranges. A unit is its [`Group`]s.
+
+use crate::matmul::CHUNK;
+use crate::simd::{LANES, Simd};
+use crate::unpack::{GROUP, STEPS};
+use std::ops::Range;
+
+/// Columns of a tile where there is more than one.
+pub const TILE: usize = 4;
+
+/// One group of `T` columns, a row for each field:
+/// 0 to 7 the codes, four along k in a word as they lie in memory; then [`SCALE`], [`SUM`], [`SCALED_SUM`], and for
+/// each half of 16 [`HALF_SUMS`] and [`SCALED_HALF_SUMS`].
+pub type Group<const T: usize> = [[i32; T]; FIELDS];
+
+/// Rows of a group.
+pub const FIELDS: usize = 15;
+/// Bits of the f32 scale.
+pub const SCALE: usize = STEPS;
+/// `-128 *` the sum of the codes.
+pub const SUM: usize = STEPS + 1;
+/// Bits of the f32 `scale *` the sum of the codes.
+pub const SCALED_SUM: usize = STEPS + 2;
+/// `-32 *` the sums of the codes of the halves.
+pub const HALF_SUMS: usize = STEPS + 3;
+/// Bits of the f32 `scale *` the sums of the codes of the halves.
+pub const SCALED_HALF_SUMS: usize = STEPS + 5;
+
+/// Groups whose largest magnitude is below this (2^-120) become zeros: nearly half of all f32 exponents below what
+/// activations reach, and `127 / max` stays finite.
+const TINY: f32 = f32::from_bits((127 - 120) << 23);
+
+/// Where everything lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Values along k, a multiple of 32.
+    pub k: usize,
+    /// Columns.
+    pub n: usize,
+}
+
+impl Layout {
+    /// The layout of `n` columns of `k` values.
+    ///
+    /// # Panics
+    /// If `k` is no multiple of 32.
+    pub fn new(k: usize, n: usize) -> Layout {
+        assert!(k.is_multiple_of(GROUP), "k = {k} must be a multiple of 32");
+        Layout { k, n }
+    }
+
+    /// Columns of a tile.
+    pub fn tile(&self) -> usize {
+        if self.n == 1 { 1 } else { TILE }
+    }
+
+    /// Tiles.
+    pub fn tiles(&self) -> usize {
+        self.n.div_ceil(self.tile())
+    }
+
+    /// Groups along k, an even number: the last may be all zeros.
+    pub fn groups(&self) -> usize {
+        self.k.div_ceil(2 * GROUP) * 2
+    }
+
+    /// Units.
+    pub fn units(&self) -> usize {
+        self.groups().div_ceil(CHUNK) * self.tiles()
+    }
+
+    /// The bytes of a range of units.
+    pub fn range(&self, units: Range<usize>) -> Range<usize> {
+        self.byte(units.start)..self.byte(units.end)
+    }
+
+    /// Bytes of all.
+    pub fn bytes(&self) -> usize {
+        self.byte(self.units())
+    }
+
+    /// Groups of a unit of this chunk.
+    fn groups_in(&self, chunk: usize) -> usize {
+        (self.groups() - chunk * CHUNK).min(CHUNK)
+    }
+
+    /// First byte of a unit.
+    fn byte(&self, unit: usize) -> usize {
+        let groups = match unit / self.tiles().max(1) {
+            chunk if chunk * CHUNK >= self.groups() => self.groups() * self.tiles(),
+            chunk => {
+                let before = chunk * CHUNK * self.tiles();
+                before + unit % self.tiles() * self.groups_in(chunk)
+            }
+        };
+        groups * size_of::<Group<1>>() * self.tile()
+    }
+}
+
+/// The units of a buffer.
+#[derive(Clone, Copy)]
+pub struct Units<'a, const T: usize> {
+    groups: &'a [Group<T>],
+    layout: Layout,
+}
+
+impl<'a, const T: usize> Units<'a, T> {
+    /// Over all bytes of a layout with tiles of `T` columns.
+    ///
+    /// # Panics
+    /// If the length is not that of the layout, or the bytes are not aligned to 4.
+    pub fn new(bytes: &'a [u8], layout: Layout) -> Self {
+        assert_eq!(layout.tile(), T, "columns of a tile");
+        assert_eq!(bytes.len(), layout.bytes(), "bytes of the activations");
+        Units { groups: bytemuck::cast_slice(bytes), layout }
+    }
+
+    /// The groups of tile `tile` in chunk `chunk`.
+    #[inline(always)]
+    pub fn get(&self, chunk: usize, tile: usize) -> &'a [Group<T>] {
+        let len = self.layout.groups_in(chunk);
+        let start = chunk * CHUNK * self.layout.tiles() + tile * len;
+        &self.groups[start..start + len]
+    }
+}
+
+/// Quantizes a range of units of the columns `x` (row-major `[n][k]`) into `out`, their bytes. A NaN or infinity
+/// makes its group's scale NaN, and so every output of its column.
+///
+/// # Panics
+/// If the lengths are not those of the layout, or `out` is not aligned to 4.
+#[inline(always)]
+pub fn quantize<S: Simd>(s: S, x: &[f32], layout: Layout, units: Range<usize>, out: &mut [u8]) {
+    assert_eq!(x.len(), layout.k * layout.n, "values of the activations");
+    assert_eq!(out.len(), layout.range(units.clone()).len(), "bytes of the units");
+    if layout.tile() == 1 {
+        quantize_tiles::<S, 1>(s, x, layout, units, bytemuck::cast_slice_mut(out));
+    } else {
+        quantize_tiles::<S, TILE>(s, x, layout, units, bytemuck::cast_slice_mut(out));
+    }
+}
+
+#[inline(always)]
+fn quantize_tiles<S: Simd, const T: usize>(
+    s: S,
+    x: &[f32],
+    layout: Layout,
+    units: Range<usize>,
+    mut out: &mut [Group<T>],
+) {
+    for unit in units {
+        let (chunk, tile) = (unit / layout.tiles(), unit % layout.tiles());
+        let (groups, rest) = out.split_at_mut(layout.groups_in(chunk));
+        out = rest;
+        for column in 0..T {
+            let row = x.chunks_exact(layout.k).nth(tile * T + column).unwrap_or(&[]);
+            let row = row.get(chunk * CHUNK * GROUP..).unwrap_or(&[]);
+            let (values, _) = row.as_chunks::<GROUP>();
+            let filled = values.len().min(groups.len());
+            for (group, values) in groups.iter_mut().zip(values) {
+                quantize_group(s, values, group, column);
+            }
+            for group in &mut groups[filled..] {
+                group.iter_mut().for_each(|field| field[column] = 0);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn quantize_group<S: Simd, const T: usize>(s: S, x: &[f32; GROUP], out: &mut Group<T>, column: usize) {
+    let (halves, _) = x.as_chunks::<LANES>();
+    let x = [s.load(&halves[0]), s.load(&halves[1])];
+    let zero = s.splat(0.0);
+    let max = s.reduce_max(s.max(s.abs(x[0]), s.abs(x[1])));
+    // x * 0 is NaN where x is NaN or infinite, else a zero.
+    let poison = s.reduce_add(s.fma(x[0], zero, s.mul(x[1], zero)));
+    let (scale, inverse) = if max < TINY { (poison + 0.0, 0.0) } else { (max / 127.0 + poison, 127.0 / max) };
+    out[SCALE][column] = scale.to_bits().cast_signed();
+    let mut sum = 0.0;
+    for h in 0..2 {
+        let scaled = s.round(s.mul(x[h], s.splat(inverse)));
+        let codes = s.max(s.min(scaled, s.splat(127.0)), s.splat(-127.0));
+        let mut bytes = [0; LANES];
+        s.store_i8(s.to_i32(codes), &mut bytes);
+        for (step, quad) in bytes.as_chunks::<4>().0.iter().enumerate() {
+            out[4 * h + step][column] = i32::from_ne_bytes(quad.map(i8::cast_unsigned));
+        }
+        // Sums of at most 32 whole numbers of at most 127: exact.
+        let half = s.reduce_add(codes);
+        out[HALF_SUMS + h][column] = half as i32 * -32;
+        out[SCALED_HALF_SUMS + h][column] = (scale * half).to_bits().cast_signed();
+        sum += half;
+    }
+    out[SUM][column] = sum as i32 * -128;
+    out[SCALED_SUM][column] = (scale * sum).to_bits().cast_signed();
+}

@@ -1,0 +1,160 @@
+//! The one matmul: `out[column][row] = sum over k of weight[row][k] * x[column][k]`, for every format, ISA and number
+//! of columns.
+//!
+//! Each output is one lane of one accumulator. Its sum runs over k in ascending sub-groups (32 values, or 16 where a
+//! format scales by 16), whatever the tile it is computed in, so its bits depend on its own row and column alone:
+//! - [`q8`], codes times codes: the integer dot of a sub-group is exact, then `acc = fma(dot, scale * xscale, acc)`,
+//!   and for a format with minimums `acc = fnma(min, xscale * xsum, acc)`.
+//! - [`f32`], any format times f32: `t = fma(code - zero, x, t)` within the sub-group from 0, then
+//!   `acc = fma(scale, t, acc)`, and `acc = fnma(min, xsum, acc)` with the sum of x in the same order.
+//!
+//! A tile is some panels times some columns that stay in registers: several columns for each load of weights when
+//! there are many, several panels in flight when there is one.
+
+pub mod f32;
+pub mod q8;
+
+use crate::Columns;
+use crate::acts::Layout;
+use crate::panel::Weights;
+use crate::simd::{LANES, Simd};
+use crate::unpack::Table;
+use std::ops::Range;
+
+/// Groups of 32 along k that the matmul takes at a time.
+pub const CHUNK: usize = 8;
+
+/// Activations, `[column][k]`.
+#[derive(Clone, Copy)]
+pub enum Acts<'a> {
+    /// Row-major f32.
+    F32(&'a [f32]),
+    /// The units of [`crate::acts::quantize`], all of them.
+    Q8(&'a [u8]),
+}
+
+/// What happens to a sum before it is stored: `residual + (scale * sum + bias)`, each step only where it is asked
+/// for, each rounded.
+#[derive(Clone, Copy, Default)]
+pub struct Epilogue<'a> {
+    /// Factor of all sums.
+    pub scale: Option<f32>,
+    /// Added to every column, one value a row of the matrix.
+    pub bias: Option<&'a [f32]>,
+    /// Added last.
+    pub residual: Residual<'a>,
+}
+
+/// What is added to the result.
+#[derive(Clone, Copy, Default)]
+pub enum Residual<'a> {
+    /// Nothing.
+    #[default]
+    None,
+    /// What the output holds: `out += result`.
+    Output,
+    /// Row-major `[column][row]` values, as many as the matrix has rows in each column.
+    From(&'a [f32]),
+}
+
+/// A matmul.
+#[derive(Clone, Copy)]
+pub struct MatMul<'a> {
+    /// The matrix.
+    pub weights: Weights<'a>,
+    /// The activations, of [`Weights::k`] values a column and as many columns as the output.
+    pub acts: Acts<'a>,
+    /// What is done to the sums.
+    pub epilogue: Epilogue<'a>,
+}
+
+/// Computes the rows of a range of panels: `out` has the rows `16 * panels.start ..` up to `16 * panels.end` or the
+/// last row of the matrix.
+///
+/// # Panics
+/// If shapes do not fit each other, the format has no kernels, or it has no codes and the activations are quantized.
+pub fn matmul<S: Simd>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
+    let Weights { format, rows, k, .. } = args.weights;
+    let row = S::row(format).expect("a format with kernels");
+    assert!(panels.start <= panels.end && panels.end <= args.weights.panels());
+    let range = panels.start * LANES..(panels.end * LANES).min(rows);
+    assert_eq!(out.rows(), range.len(), "rows of the output");
+    assert!(args.epilogue.bias.is_none_or(|bias| bias.len() == rows), "one bias a row");
+    if let Residual::From(residual) = args.epilogue.residual {
+        assert_eq!(residual.len(), rows * out.len(), "values of the residual");
+    }
+    if out.is_empty() || range.is_empty() {
+        return;
+    }
+    match args.acts {
+        Acts::F32(x) => {
+            assert_eq!(x.len(), k * out.len(), "values of the activations");
+            (row.f32)(s, args, panels, out);
+        }
+        Acts::Q8(units) => {
+            assert_eq!(units.len(), Layout::new(k, out.len()).bytes(), "bytes of the activations");
+            let run = row.q8.expect("a format with integer codes");
+            run(s, args, panels, out);
+        }
+    }
+}
+
+/// Stores the sums of one panel and column.
+#[inline(always)]
+fn store<S: Simd>(s: S, sum: S::F32, args: &MatMul<'_>, panel: usize, column: usize, out: &mut [f32]) {
+    let mut value = sum;
+    let rows = panel * LANES..panel * LANES + out.len();
+    if let Some(scale) = args.epilogue.scale {
+        value = s.mul(s.splat(scale), value);
+    }
+    if let Some(bias) = args.epilogue.bias {
+        value = s.add(value, s.load_partial(&bias[rows.clone()], 0.0));
+    }
+    match args.epilogue.residual {
+        Residual::None => {}
+        Residual::Output => value = s.add(s.load_partial(out, 0.0), value),
+        Residual::From(residual) => {
+            let residual = &residual[column * args.weights.rows..][rows];
+            value = s.add(s.load_partial(residual, 0.0), value);
+        }
+    }
+    s.store_partial(value, out);
+}
+
+/// Stores the sums of a tile: panels `first ..` below `end`, columns `column ..` below those of the output, of which
+/// the rows start at panel `start`.
+#[inline(always)]
+fn store_tile<S: Simd, const P: usize, const C: usize>(
+    s: S,
+    sums: &[[S::F32; C]; P],
+    args: &MatMul<'_>,
+    at: Tile,
+    out: &mut Columns<'_>,
+) {
+    for (c, column) in (at.column..out.len().min(at.column + C)).enumerate() {
+        let values = out.column(column);
+        for (p, panel) in (at.panel..at.panels.end.min(at.panel + P)).enumerate() {
+            let row = (panel - at.panels.start) * LANES;
+            let end = values.len().min(row + LANES);
+            store(s, sums[p][c], args, panel, column, &mut values[row..end]);
+        }
+    }
+}
+
+/// Where a tile stands.
+#[derive(Clone, Copy)]
+struct Tile {
+    /// First panel.
+    panel: usize,
+    /// First column.
+    column: usize,
+    /// Panels of the output.
+    panels: PanelRange,
+}
+
+/// A `Range` that can be copied.
+#[derive(Clone, Copy)]
+struct PanelRange {
+    start: usize,
+    end: usize,
+}

@@ -1,0 +1,113 @@
+//! Weights in memory: panels of sixteen rows, see [`crate::unpack`] for what is in a block.
+//!
+//! Panel `p` holds the rows `16 p ..`, starts at byte `p *` [`bytes`] of the matrix and is its blocks along k, one after
+//! the other. Rows beyond the last are zeros. The buffer of a matrix starts at a multiple of 64 bytes.
+
+use crate::isa::scalar::Scalar;
+use crate::simd::{LANES, Simd};
+use crate::unpack::{GROUP, Table, Unpack, each_step};
+use gguf::Format;
+
+/// A weight matrix in panels.
+#[derive(Clone, Copy)]
+pub struct Weights<'a> {
+    /// The format its rows had in the file.
+    pub format: Format,
+    /// Rows, the outputs of a matmul.
+    pub rows: usize,
+    /// Values a row.
+    pub k: usize,
+    /// [`Weights::panels`] panels, aligned to 64 bytes.
+    pub data: &'a [u8],
+}
+
+impl Weights<'_> {
+    /// Panels of the matrix.
+    pub fn panels(&self) -> usize {
+        self.rows.div_ceil(LANES)
+    }
+
+    /// The blocks of panel `p`.
+    #[inline(always)]
+    pub(crate) fn panel<U: Unpack>(&self, p: usize) -> &[U::Block] {
+        let blocks = self.k.div_ceil(U::K);
+        let bytes = blocks * size_of::<U::Block>();
+        bytemuck::cast_slice(&self.data[p * bytes..(p + 1) * bytes])
+    }
+}
+
+/// Formats that have kernels.
+pub fn formats() -> impl Iterator<Item = Format> {
+    Scalar::ROWS.iter().map(|row| row.format)
+}
+
+/// Whether the format has integer codes, so that its matmul takes quantized activations. The others meet f32.
+pub fn is_coded(format: Format) -> bool {
+    Scalar::row(format).is_some_and(|row| row.q8.is_some())
+}
+
+/// Bytes of one panel; `None` where the format has no kernels, `k` is no multiple of its block length, or the size
+/// overflows.
+pub fn bytes(format: Format, k: usize) -> Option<usize> {
+    let row = Scalar::row(format)?;
+    k.is_multiple_of(format.block_len()).then(|| k.div_ceil(row.k).checked_mul(row.bytes))?
+}
+
+/// Writes the panel of up to sixteen consecutive rows of a file, little-endian. Any content of `rows` is accepted.
+///
+/// # Panics
+/// If the format has no kernels, `rows` is not 1 to 16 whole rows of `k` values, or `panel` is not [`bytes`] long and
+/// aligned to 4.
+pub fn repack(format: Format, k: usize, rows: &[u8], panel: &mut [u8]) {
+    let row = Scalar::row(format).expect("a format with kernels");
+    assert_eq!(Some(panel.len()), bytes(format, k), "bytes of a panel");
+    let row_bytes = k / format.block_len() * format.block_bytes();
+    assert!(
+        !rows.is_empty() && rows.len().is_multiple_of(row_bytes) && rows.len() / row_bytes <= LANES,
+        "{} bytes are not 1 to 16 rows of {row_bytes}",
+        rows.len()
+    );
+    panel.fill(0);
+    let step = row.k / format.block_len() * format.block_bytes();
+    for (lane, file) in rows.chunks_exact(row_bytes).enumerate() {
+        for (file, block) in file.chunks(step).zip(panel.chunks_exact_mut(row.bytes)) {
+            (row.pack)(file, lane, block);
+        }
+    }
+}
+
+/// Decodes row `row` to f32, bit-equal to the format's decoder: each value is one product, or one product and one sum,
+/// whose factors `d * scale` and `dmin * min` are exact.
+///
+/// # Panics
+/// If there is no such row or `out` is not `k` long.
+#[inline(always)]
+pub fn decode<S: Simd, U: Unpack>(s: S, weights: &Weights<'_>, row: usize, out: &mut [f32]) {
+    assert!(row < weights.rows, "row {row} of {}", weights.rows);
+    assert_eq!(out.len(), weights.k, "values of a row");
+    let lane = row % LANES;
+    let blocks = weights.panel::<U>(row / LANES);
+    for (block, out) in blocks.iter().zip(out.chunks_mut(U::K)) {
+        for (g, out) in out.chunks_mut(GROUP).enumerate() {
+            let mut group = [0.0; GROUP];
+            each_step!(STEP, {
+                let sub = (g * GROUP + 4 * STEP) / U::SUB;
+                let scale = U::scale(s, block, sub);
+                let values = U::values(s, block, g, STEP);
+                for (out, value) in group[4 * STEP..].iter_mut().zip(values) {
+                    let value = if U::MINS {
+                        // -0.0 - min is -min for zeros too.
+                        let offset = s.sub(s.splat(-0.0), U::min(s, block, sub));
+                        s.fma(scale, value, offset)
+                    } else {
+                        s.mul(scale, value)
+                    };
+                    let mut lanes = [0.0; LANES];
+                    s.store(value, &mut lanes);
+                    *out = lanes[lane];
+                }
+            });
+            out.copy_from_slice(&group[..out.len()]);
+        }
+    }
+}

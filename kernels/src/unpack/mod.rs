@@ -1,0 +1,238 @@
+//! Formats as the matmul sees them: a panel block unpacks to codes, scales and minimums of sixteen rows.
+//!
+//! `value = scale * (code - zero) - min`. A format is one type here that implements [`Unpack`], and [`Coded`] where
+//! it has integer codes; [`Table::ROWS`] is the list. Nothing else in this crate names a format.
+//!
+//! A **panel block** holds [`Unpack::K`] consecutive values along k of sixteen rows. Codes lie in groups of 32
+//! along k, a group in eight **steps** of four, so that a step is 64 bytes: byte `4 * row + i`. Codes narrower
+//! than a byte share lines ([`codes`]); bits above the fourth or second lie in lines of their own. Scales lie lane
+//! by lane. So a block is about as long as the sixteen rows in the file.
+
+pub mod float;
+pub mod kquant;
+pub mod legacy;
+
+use crate::Columns;
+use crate::matmul::{self, MatMul};
+use crate::panel::{self, Weights};
+use crate::simd::{LANES, Simd};
+use bytemuck::Pod;
+use gguf::Format;
+use std::ops::Range;
+
+/// Values along k of a group.
+pub const GROUP: usize = 32;
+/// Steps of a group: 4 values along k each.
+pub const STEPS: usize = 8;
+/// One step of codes of sixteen rows.
+pub type Line = [u8; 64];
+
+/// A format's panel block.
+pub trait Unpack: 'static {
+    /// The format in the file.
+    const FORMAT: Format;
+    /// Sixteen rows of [`Unpack::K`] values. Its size is a multiple of 64 bytes.
+    type Block: Pod;
+    /// Values along k of a block, a multiple of 32.
+    const K: usize;
+    /// Values along k that share a scale and a minimum: 32 or 16.
+    const SUB: usize;
+    /// Whether there are minimums.
+    const MINS: bool;
+
+    /// Writes one row of a block, all zeros before, from up to [`Unpack::K`] values of a file's row.
+    fn pack(file: &[u8], lane: usize, block: &mut Self::Block);
+    /// The four values `code - zero` of a step of group `g`, before the scale.
+    fn values<S: Simd>(s: S, block: &Self::Block, g: usize, step: usize) -> [S::F32; 4];
+    /// The scales of sub-group `sub`, counted within the block.
+    fn scale<S: Simd>(s: S, block: &Self::Block, sub: usize) -> S::F32;
+    /// The minimums of sub-group `sub`, counted within the block.
+    fn min<S: Simd>(s: S, block: &Self::Block, sub: usize) -> S::F32;
+}
+
+/// A format with integer codes.
+pub trait Coded: Unpack {
+    /// The largest code. 255 says that codes are signed bytes biased by 128.
+    const MAX: u8;
+    /// The code of the value 0: a power of two, or 0.
+    const ZERO: u8;
+
+    /// Step `step` (a constant at every call) of group `g`.
+    fn codes<S: Simd>(s: S, block: &Self::Block, g: usize, step: usize) -> S::Codes;
+}
+
+/// The body once for each step of a group, `$step` a constant in each.
+macro_rules! each_step {
+    ($step:ident, $body:block) => {
+        each_step!($step, $body, 0 1 2 3 4 5 6 7)
+    };
+    ($step:ident, $body:block, $($value:literal)*) => {
+        $({
+            const $step: usize = $value;
+            $body
+        })*
+    };
+}
+pub(crate) use each_step;
+
+/// What the crate does with a format on one ISA.
+pub struct Row<S> {
+    /// The format.
+    pub format: Format,
+    /// Values along k of a panel block.
+    pub k: usize,
+    /// Bytes of a panel block.
+    pub bytes: usize,
+    /// Writes one row of a block, see [`Unpack::pack`].
+    pub pack: fn(file: &[u8], lane: usize, block: &mut [u8]),
+    /// The matmul over quantized activations, where there are codes.
+    pub q8: Option<fn(S, &MatMul<'_>, Range<usize>, &mut Columns<'_>)>,
+    /// The matmul over activations in f32.
+    pub f32: fn(S, &MatMul<'_>, Range<usize>, &mut Columns<'_>),
+    /// Decodes a row.
+    pub decode: fn(S, &Weights<'_>, usize, &mut [f32]),
+}
+
+/// The list of formats for an ISA.
+pub trait Table: Simd {
+    /// One row a format.
+    const ROWS: &'static [Row<Self>];
+
+    /// The row of a format, `None` where there are no kernels for it.
+    fn row(format: Format) -> Option<&'static Row<Self>> {
+        Self::ROWS.iter().find(|row| row.format == format)
+    }
+}
+
+impl<S: Simd> Table for S {
+    const ROWS: &'static [Row<S>] = &[
+        dense::<S, float::F32>(),
+        dense::<S, float::F16>(),
+        dense::<S, float::BF16>(),
+        coded::<S, legacy::Q4_0>(),
+        coded::<S, legacy::Q4_1>(),
+        coded::<S, legacy::Q5_0>(),
+        coded::<S, legacy::Q5_1>(),
+        coded::<S, legacy::Q8_0>(),
+        coded::<S, kquant::Q2K>(),
+        coded::<S, kquant::Q3K>(),
+        coded::<S, kquant::Q4K>(),
+        coded::<S, kquant::Q5K>(),
+        coded::<S, kquant::Q6K>(),
+    ];
+}
+
+const fn dense<S: Simd, U: Unpack>() -> Row<S> {
+    const { assert!(size_of::<U::Block>().is_multiple_of(64) && U::K.is_multiple_of(GROUP)) };
+    Row {
+        format: U::FORMAT,
+        k: U::K,
+        bytes: size_of::<U::Block>(),
+        pack: |file, lane, block| U::pack(file, lane, bytemuck::from_bytes_mut(block)),
+        q8: None,
+        f32: |s, args, panels, out| s.vectorize(|s| matmul::f32::run::<S, U>(s, args, panels, out)),
+        decode: |s, weights, row, out| s.vectorize(|s| panel::decode::<S, U>(s, weights, row, out)),
+    }
+}
+
+const fn coded<S: Simd, U: Coded>() -> Row<S> {
+    Row {
+        q8: Some(|s, args, panels, out| s.vectorize(|s| matmul::q8::run::<S, U>(s, args, panels, out))),
+        ..dense::<S, U>()
+    }
+}
+
+/// Low bits of a byte.
+const fn mask(bits: usize) -> u8 {
+    ((1u16 << bits) - 1) as u8
+}
+
+/// Writes the codes of one row of a group, `LOW + HIGH` bits each, into zeroed lines: the low bits of step `t` at bit
+/// `t * LOW % 8` of line `t * LOW / 8`, the high bits likewise. `LOW` bits a code make `LOW` lines a group.
+pub fn pack_codes<const LOW: usize, const HIGH: usize>(
+    codes: &[u8; GROUP],
+    lane: usize,
+    low: &mut [Line; LOW],
+    high: &mut [Line; HIGH],
+) {
+    fn put(lines: &mut [Line], bits: usize, step: usize, lane: usize, codes: [u8; 4]) {
+        let line = &mut lines[step * bits / 8][4 * lane..4 * lane + 4];
+        for (byte, code) in line.iter_mut().zip(codes) {
+            *byte |= (code & mask(bits)) << (step * bits % 8);
+        }
+    }
+    for (step, quad) in codes.as_chunks::<4>().0.iter().enumerate() {
+        put(low, LOW, step, lane, *quad);
+        if HIGH > 0 {
+            put(high, HIGH, step, lane, quad.map(|code| code >> (LOW % 8)));
+        }
+    }
+}
+
+/// The codes that [`pack_codes`] wrote: step `step`, which must be a constant after inlining.
+#[inline(always)]
+pub fn codes<S: Simd, const LOW: usize, const HIGH: usize>(
+    s: S,
+    low: &[Line; LOW],
+    high: &[Line; HIGH],
+    step: usize,
+) -> S::Codes {
+    let line = s.load_codes(&low[step * LOW / 8]);
+    if LOW == 8 {
+        return line;
+    }
+    let low = bits(s, line, step * LOW % 8, 0, LOW);
+    if HIGH == 0 {
+        return low;
+    }
+    let line = s.load_codes(&high[step * HIGH / 8]);
+    s.or(low, bits(s, line, step * HIGH % 8, LOW, HIGH))
+}
+
+/// Bits `from..from + count` of each byte, moved to bit `to`, the others 0.
+#[inline(always)]
+fn bits<S: Simd>(s: S, line: S::Codes, from: usize, to: usize, count: usize) -> S::Codes {
+    let moved = match from as isize - to as isize {
+        0 => line,
+        1 => s.shr_codes::<1>(line),
+        2 => s.shr_codes::<2>(line),
+        3 => s.shr_codes::<3>(line),
+        4 => s.shr_codes::<4>(line),
+        5 => s.shr_codes::<5>(line),
+        6 => s.shr_codes::<6>(line),
+        -1 => s.shl_codes::<1>(line),
+        -2 => s.shl_codes::<2>(line),
+        -3 => s.shl_codes::<3>(line),
+        -4 => s.shl_codes::<4>(line),
+        _ => unreachable!(),
+    };
+    s.and(moved, s.splat_codes(mask(count) << to))
+}
+
+/// A step's codes as four vectors of `code - zero`, in order along k.
+#[inline(always)]
+pub fn quad<S: Simd>(s: S, codes: S::Codes, zero: u8) -> [S::F32; 4] {
+    let words = s.words(codes);
+    let (byte, zero) = (s.splat_i32(0xff), s.splat_i32(i32::from(zero)));
+    let codes = [
+        s.and_i32(words, byte),
+        s.and_i32(s.shr_i32::<8>(words), byte),
+        s.and_i32(s.shr_i32::<16>(words), byte),
+        s.shr_i32::<24>(words),
+    ];
+    let mut values = [s.splat(0.0); 4];
+    for i in 0..4 {
+        values[i] = s.to_f32(s.sub_i32(codes[i], zero));
+    }
+    values
+}
+
+/// A little-endian field of two bytes.
+pub fn half(bytes: [u8; 2]) -> u16 {
+    u16::from_le_bytes(bytes)
+}
+
+/// One 16-bit number a lane.
+pub type Halves = [u16; LANES];
+/// One byte a lane.
+pub type Bytes = [u8; LANES];
