@@ -59,7 +59,10 @@ impl Kernels {
             Isa::Avx512Vnni => {
                 found::<isa::avx512::Avx512<true>>(const { &kernels::<isa::avx512::Avx512<true>>(Isa::Avx512Vnni) })
             }
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => found::<isa::neon::Neon<false>>(const { &kernels::<isa::neon::Neon<false>>(Isa::Neon) }),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => found::<isa::neon::Neon<true>>(const { &kernels::<isa::neon::Neon<true>>(Isa::NeonDot) }),
             _ => None,
         }
     }

@@ -1,5 +1,5 @@
 //! The instruction sets: the only home of intrinsics. [`Isa`] names them and finds those of this CPU; a token
-//! ([`scalar::Scalar`], `avx2::Avx2`, `avx512::Avx512`) carries one into the kernels as a `Simd` value.
+//! ([`scalar::Scalar`], `avx2::Avx2`, `avx512::Avx512`, `neon::Neon`) carries one into the kernels as a `Simd` value.
 //!
 //! To add an ISA: a file with a token that implements `Simd` and [`Token`], a variant of [`Isa`], and a line in
 //! each of the two matches below and in [`crate::Kernels::for_isa`].
@@ -10,6 +10,8 @@ pub mod scalar;
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 
 use crate::simd::Simd;
 #[cfg(target_arch = "x86_64")]
@@ -87,11 +89,16 @@ pub enum Isa {
     Avx512,
     /// AVX-512 with VNNI.
     Avx512Vnni,
+    /// NEON of AArch64.
+    Neon,
+    /// NEON with the dot product instructions.
+    NeonDot,
 }
 
 impl Isa {
     /// All of them, slowest first.
-    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::Avx2Vnni, Isa::Avx512, Isa::Avx512Vnni];
+    pub const ALL: [Isa; 7] =
+        [Isa::Scalar, Isa::Avx2, Isa::Avx2Vnni, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot];
 
     /// The name by which [`FromStr`] finds exactly this one.
     pub const fn name(self) -> &'static str {
@@ -101,6 +108,8 @@ impl Isa {
             Isa::Avx2Vnni => "avxvnni",
             Isa::Avx512 => "avx512bw",
             Isa::Avx512Vnni => "avx512vnni",
+            Isa::Neon => "neon",
+            Isa::NeonDot => "neondot",
         }
     }
 
@@ -116,7 +125,10 @@ impl Isa {
             Isa::Avx512 => avx512::Avx512::<false>::new().is_some(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => avx512::Avx512::<true>::new().is_some(),
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon::Neon::<false>::new().is_some(),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => neon::Neon::<true>::new().is_some(),
             _ => false,
         }
     }
