@@ -11,18 +11,25 @@
 //! panels with a [`Columns`] view of the rows that are its own.
 
 pub mod acts;
+pub mod attention;
 pub mod isa;
+pub mod kv;
+pub mod math;
 pub mod matmul;
 pub mod panel;
+pub mod rowwise;
 pub mod simd;
 pub mod unpack;
 
 pub use isa::Isa;
 
 use acts::Layout;
+use attention::Block;
 use isa::Token;
+use kv::KvType;
 use matmul::MatMul;
 use panel::Weights;
+use rowwise::{Activation, Norm, Rotation};
 use std::marker::PhantomData;
 use std::ops::Range;
 use unpack::Table;
@@ -37,6 +44,38 @@ pub struct Kernels {
     pub matmul: fn(&MatMul<'_>, Range<usize>, &mut Columns<'_>),
     /// [`panel::decode`]: a row of a matrix as f32.
     pub embed: fn(&Weights<'_>, usize, &mut [f32]),
+    /// [`rowwise::rms_norm`]: input, output.
+    pub rms_norm: fn(&Norm<'_>, &[f32], &mut [f32]),
+    /// [`rowwise::rms_norm_add`]: input, what it is added to.
+    pub rms_norm_add: fn(&Norm<'_>, &[f32], &mut [f32]),
+    /// [`rowwise::layer_norm`]: input, output.
+    pub layer_norm: fn(&Norm<'_>, &[f32], &mut [f32]),
+    /// [`rowwise::rope`]: elements of a head, heads.
+    pub rope: fn(&Rotation<'_>, usize, &mut [f32]),
+    /// [`rowwise::activate`].
+    pub activate: fn(Activation, &mut [f32]),
+    /// [`rowwise::gated`]: gate, up, output.
+    pub gated: fn(Activation, &[f32], &[f32], &mut [f32]),
+    /// [`rowwise::add`]: summand, sum.
+    pub add: fn(&[f32], &mut [f32]),
+    /// [`rowwise::add_scaled`]: factor, summand, sum.
+    pub add_scaled: fn(f32, &[f32], &mut [f32]),
+    /// [`rowwise::scale`].
+    pub scale: fn(f32, &mut [f32]),
+    /// [`rowwise::softcap`].
+    pub softcap: fn(f32, &mut [f32]),
+    /// [`rowwise::softmax`].
+    pub softmax: fn(&mut [f32]),
+    /// [`rowwise::argmax`].
+    pub argmax: fn(&[f32]) -> usize,
+    /// [`kv::store`]: elements of the cache, block, slot, key and value.
+    pub kv_store: fn(KvType, &mut [u8], usize, [&[f32]; 2]),
+    /// [`attention::attend_tile`]: queries and cache, tile, scratch, partials.
+    pub attend_tile: fn(&Block<'_>, usize, &mut [f32], &mut [f32]),
+    /// [`attention::merge`]: size of a value, partials of the next tile, partials of those before.
+    pub merge: fn(usize, &[f32], &mut [f32]),
+    /// [`attention::finish`]: size of a value, partials, rows, attention sinks, output.
+    pub finish: fn(usize, &[f32], Range<usize>, Option<&[f32]>, &mut [f32]),
 }
 
 impl Kernels {
@@ -73,12 +112,19 @@ impl Kernels {
     }
 }
 
+/// A generic kernel as a function of a table: compiled with the instructions of `S`, the table's token.
+macro_rules! entry {
+    ($module:ident :: $kernel:ident ($($arg:ident),*)) => {
+        |$($arg),*| token::<S>().vectorize(#[inline(always)] |s| $module::$kernel(s, $($arg),*))
+    };
+}
+
 /// The table of an instruction set. Its functions may be called only on a CPU that has it.
 const fn kernels<S: Token>(isa: Isa) -> Kernels {
     Kernels {
         isa,
         quantize: |x, layout, units, out| {
-            token::<S>().vectorize(|s| acts::quantize(s, x, layout, units, out));
+            token::<S>().vectorize(#[inline(always)] |s| acts::quantize(s, x, layout, units, out));
         },
         matmul: |args, panels, out| matmul::matmul(token::<S>(), args, panels, out),
         embed: |weights, row, out| {
@@ -86,6 +132,22 @@ const fn kernels<S: Token>(isa: Isa) -> Kernels {
             let decode = S::row(weights.format).expect("a format with kernels").decode;
             decode(s, weights, row, out);
         },
+        rms_norm: entry!(rowwise::rms_norm(norm, x, out)),
+        rms_norm_add: entry!(rowwise::rms_norm_add(norm, x, out)),
+        layer_norm: entry!(rowwise::layer_norm(norm, x, out)),
+        rope: entry!(rowwise::rope(rotation, head_dim, x)),
+        activate: entry!(rowwise::activate(act, x)),
+        gated: entry!(rowwise::gated(act, gate, up, out)),
+        add: entry!(rowwise::add(x, out)),
+        add_scaled: entry!(rowwise::add_scaled(factor, x, out)),
+        scale: entry!(rowwise::scale(factor, x)),
+        softcap: entry!(rowwise::softcap(cap, x)),
+        softmax: entry!(rowwise::softmax(x)),
+        argmax: entry!(rowwise::argmax(x)),
+        kv_store: entry!(kv::store(ty, block, slot, kv)),
+        attend_tile: entry!(attention::attend_tile(block, tile, scratch, partial)),
+        merge: entry!(attention::merge(d_v, tile, all)),
+        finish: entry!(attention::finish(d_v, all, rows, sinks, out)),
     }
 }
 

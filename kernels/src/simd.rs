@@ -36,6 +36,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     const ACCUMULATORS: usize = 4;
 
     /// Runs `f` compiled with this ISA's instructions. The feature list of an ISA is written only there.
+    ///
+    /// `f` and all that it calls with vectors must be inlined, or they are compiled without the instructions and every
+    /// operation becomes a call: write `vectorize(#[inline(always)] |s| ...)` over functions that are `inline(always)`.
     fn vectorize<R>(self, f: impl FnOnce(Self) -> R) -> R;
 
     /// All lanes `x`.
@@ -83,8 +86,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn scale_pow2(self, a: Self::F32, n: Self::F32) -> Self::F32 {
         // Two powers that are normal numbers: the first product is exact.
         let half = self.round(self.mul(n, self.splat(0.5)));
-        let power = |n| self.from_bits(self.shl_i32::<23>(self.add_i32(self.to_i32(n), self.splat_i32(127))));
-        self.mul(self.mul(a, power(half)), power(self.sub(n, half)))
+        let bias = self.splat_i32(127);
+        let p = self.add_i32(self.to_i32(half), bias);
+        let q = self.add_i32(self.to_i32(self.sub(n, half)), bias);
+        let a = self.mul(a, self.from_bits(self.shl_i32::<23>(p)));
+        self.mul(a, self.from_bits(self.shl_i32::<23>(q)))
     }
     /// `if a < b { t } else { f }` in each lane.
     fn select_lt(self, a: Self::F32, b: Self::F32, t: Self::F32, f: Self::F32) -> Self::F32;

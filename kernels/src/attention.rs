@@ -1,0 +1,511 @@
+//! Attention of a block of queries over the KV cache, tile by tile.
+//!
+//! Positions of a sequence are cut into tiles of [`TILE`], counted from position 0. One call of [`attend_tile`]
+//! meets a block of query rows with one tile and gives, for each row, a *partial*: the largest score `m`, the sum `l`
+//! of `e^(score - m)` and the values `o` weighted by those, not yet divided. [`merge`] joins the partial of the next
+//! tile to that of the tiles before it by the rule of the online softmax (Milakov and Gimelshein, 2018), and
+//! [`finish`] divides.
+//!
+//! **One result.** A row's partial depends on the row and the tile alone: each score adds over the head ascending,
+//! `l` adds each sixteenth key ascending and then by halves, `o` adds over the keys that the row sees ascending; keys
+//! that it does not see are not met at all, and a tile of which it sees nothing leaves no trace. So one row or many,
+//! one worker or many give the same bits, as long as partials are merged in ascending order of tiles.
+//!
+//! The module knows no threads and no model: rows are consecutive tokens of one sequence times the query heads that
+//! share one KV head, and the cache is bytes with strides (see [`crate::kv`]).
+
+use crate::kv::{Element, KvType, PAGE, block_bytes, value_stride};
+use crate::math;
+use crate::simd::{LANES, Simd};
+use std::ops::Range;
+
+/// Positions of a tile.
+pub const TILE: usize = 256;
+
+/// Most rows (tokens times query heads of a KV head) of a block.
+pub const MAX_ROWS: usize = 16;
+
+/// Sixteens of a tile.
+const PANELS: usize = TILE / LANES;
+
+/// The number of each lane.
+const COUNT: [f32; LANES] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
+
+/// What attention is in one layer, for one KV head and the query heads that share it.
+#[derive(Clone, Copy, Debug)]
+pub struct Params {
+    /// Elements of a query or key.
+    pub d_k: usize,
+    /// Elements of a value.
+    pub d_v: usize,
+    /// Query heads that share the KV head.
+    pub group: usize,
+    /// Factor on products of query and key.
+    pub scale: f32,
+    /// A score becomes `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
+    /// Keys at this distance or farther are not seen; a token's distance to itself is 0.
+    pub window: Option<usize>,
+    /// Whether keys after the query's position are hidden from it.
+    pub causal: bool,
+    /// Elements of the cache.
+    pub kv: KvType,
+}
+
+/// Consecutive tokens of one sequence, seen by one KV head.
+#[derive(Clone, Copy, Debug)]
+pub struct Queries<'a> {
+    /// The group's query heads of the first token, and whatever lies between those of the tokens.
+    pub data: &'a [f32],
+    /// Floats from one token to the next.
+    pub stride: usize,
+    /// Tokens.
+    pub tokens: usize,
+    /// Position of the first token.
+    pub start: usize,
+}
+
+/// The keys and values of one sequence for one layer and KV head.
+#[derive(Clone, Copy, Debug)]
+pub struct Cache<'a> {
+    /// Memory of all pages, aligned for its elements.
+    pub data: &'a [u8],
+    /// Bytes from one page to the next.
+    pub page_stride: usize,
+    /// Where in a page the layer and head's block begins, in bytes.
+    pub offset: usize,
+    /// The sequence's pages in order of position.
+    pub pages: &'a [u32],
+    /// Positions that have been stored.
+    pub len: usize,
+}
+
+/// A block of queries and what it attends to.
+#[derive(Clone, Copy, Debug)]
+pub struct Block<'a> {
+    /// Layer.
+    pub params: Params,
+    /// Queries.
+    pub queries: Queries<'a>,
+    /// Keys and values.
+    pub cache: Cache<'a>,
+}
+
+impl Block<'_> {
+    /// Rows of the block: row `token * group + head`.
+    pub fn rows(&self) -> usize {
+        self.queries.tokens * self.params.group
+    }
+
+    /// Positions that a token of the block sees.
+    pub fn visible(&self, token: usize) -> Range<usize> {
+        let at = self.queries.start + token;
+        let Params { window, causal, .. } = self.params;
+        let ahead = if causal { at + 1 } else { window.map_or(usize::MAX, |w| at.saturating_add(w)) };
+        let behind = window.map_or(0, |w| (at + 1).saturating_sub(w));
+        behind..ahead.min(self.cache.len)
+    }
+
+    /// Tiles of which some row sees something, in the order of merging.
+    pub fn tiles(&self) -> Range<usize> {
+        let Some(last) = self.queries.tokens.checked_sub(1) else { return 0..0 };
+        self.visible(0).start / TILE..self.visible(last).end.div_ceil(TILE)
+    }
+
+    /// What a token sees of a tile, counted from the tile's start.
+    fn visible_in(&self, token: usize, tile: usize) -> Range<usize> {
+        let seen = self.visible(token);
+        let within = |at: usize| at.saturating_sub(tile * TILE).min(TILE);
+        within(seen.start)..within(seen.end)
+    }
+
+    /// The block of a page as keys `[d_k][PAGE]` and values `[PAGE][value_stride]`, in sixteens.
+    #[inline(always)]
+    fn page<E: Element>(&self, page: usize) -> (&[[E; LANES]], &[[E; LANES]]) {
+        let Cache { data, page_stride, offset, pages, .. } = self.cache;
+        let Params { d_k, d_v, kv, .. } = self.params;
+        let bytes = &data[pages[page] as usize * page_stride + offset..][..block_bytes(kv, d_k, d_v)];
+        bytemuck::cast_slice::<u8, E>(bytes).as_chunks().0.split_at(d_k * PAGE / LANES)
+    }
+}
+
+/// Floats of the partials of `rows` rows: `[rows][value_stride(d_v)]` of `o`, then `m`, then `l` of each.
+pub const fn partial_len(rows: usize, d_v: usize) -> usize {
+    rows * (value_stride(d_v) + 2)
+}
+
+/// Floats of scratch memory that [`attend_tile`] needs: scores, and one page widened. Best aligned to 64 bytes.
+pub const fn scratch_len(d_k: usize, d_v: usize) -> usize {
+    let widest = if d_k > value_stride(d_v) { d_k } else { value_stride(d_v) };
+    MAX_ROWS * TILE + PAGE * widest
+}
+
+/// `(o, m, l)` of partials.
+#[inline(always)]
+fn split(partial: &mut [f32], d_v: usize) -> (&mut [[f32; LANES]], &mut [f32], &mut [f32]) {
+    let stride = value_stride(d_v);
+    let rows = partial.len() / (stride + 2);
+    assert_eq!(partial.len(), partial_len(rows, d_v), "floats of partials");
+    let (o, ml) = partial.split_at_mut(rows * stride);
+    let (m, l) = ml.split_at_mut(rows);
+    (o.as_chunks_mut().0, m, l)
+}
+
+/// Makes partials those of no tile, to merge others into.
+#[inline(always)]
+pub fn clear(d_v: usize, partial: &mut [f32]) {
+    let (_, _, l) = split(partial, d_v);
+    l.fill(0.0);
+}
+
+/// The partials of a block's rows over one tile. `partial` is [`partial_len`] of the block's rows long and is
+/// overwritten; `scratch` is [`scratch_len`] long and means nothing before and after.
+///
+/// Scores that are infinite or NaN make the partial's row NaN.
+///
+/// # Panics
+/// If the block has more than [`MAX_ROWS`] rows, or a slice is too short for the shapes that are claimed.
+#[inline(always)]
+pub fn attend_tile<S: Simd>(s: S, block: &Block, tile: usize, scratch: &mut [f32], partial: &mut [f32]) {
+    match block.params.kv {
+        KvType::F16 => Tile::new(block, tile).attend::<S, u16>(s, scratch, partial),
+        KvType::F32 => Tile::new(block, tile).attend::<S, f32>(s, scratch, partial),
+    }
+}
+
+/// Calls `$call` with `$n` rows from `$first` on until all rows had their turn, the most that registers can hold
+/// first.
+macro_rules! by_rows {
+    ($s:ident, $rows:expr, |$first:ident, $n:ident| $call:expr) => {{
+        let (rows, mut at) = ($rows, 0);
+        while at < rows {
+            let left = rows - at;
+            at += if $s::ACCUMULATORS >= 16 && left >= 8 {
+                by_rows!(@ 8, $first, at, $n, $call)
+            } else if left >= 4 {
+                by_rows!(@ 4, $first, at, $n, $call)
+            } else if left >= 2 {
+                by_rows!(@ 2, $first, at, $n, $call)
+            } else {
+                by_rows!(@ 1, $first, at, $n, $call)
+            }
+        }
+    }};
+    (@ $count:literal, $first:ident, $at:ident, $n:ident, $call:expr) => {{
+        const $n: usize = $count;
+        let $first = $at;
+        $call;
+        $n
+    }};
+}
+
+/// Calls `$call` with `$n` columns of sixteen from `$first` on until all had their turn, as many as registers can
+/// hold for `$rows` rows.
+macro_rules! by_columns {
+    ($s:ident, $rows:ident, $columns:expr, |$first:ident, $n:ident| $call:expr) => {{
+        let (columns, mut at) = ($columns, 0);
+        while at < columns {
+            let left = columns - at;
+            at += if 4 * $rows <= $s::ACCUMULATORS && left >= 4 {
+                by_rows!(@ 4, $first, at, $n, $call)
+            } else if 2 * $rows <= $s::ACCUMULATORS && left >= 2 {
+                by_rows!(@ 2, $first, at, $n, $call)
+            } else {
+                by_rows!(@ 1, $first, at, $n, $call)
+            }
+        }
+    }};
+}
+
+/// `sums[r][c] += x[r][i] * y[i * step + c]` for all i ascending: the one loop of scores and of values.
+#[inline(always)]
+fn accumulate<S: Simd, E: Element, const R: usize, const C: usize>(
+    s: S,
+    sums: &mut [[S::F32; C]; R],
+    x: [&[f32]; R],
+    (y, step): (&[[E; LANES]], usize),
+    first: usize,
+) {
+    let n = x[0].len();
+    let x = x.map(|x| &x[..n]);
+    for (i, y) in (0..n).zip(y.chunks_exact(step)) {
+        let mut columns = [s.splat(0.0); C];
+        for (column, y) in columns.iter_mut().zip(&y[first..first + C]) {
+            *column = E::load(s, y);
+        }
+        for (sums, x) in sums.iter_mut().zip(&x) {
+            let x = s.splat(x[i]);
+            for (sum, &column) in sums.iter_mut().zip(&columns) {
+                *sum = s.fma(x, column, *sum);
+            }
+        }
+    }
+}
+
+/// One call of [`attend_tile`].
+struct Tile<'a> {
+    block: &'a Block<'a>,
+    tile: usize,
+    /// Rows in use.
+    rows: usize,
+    /// What each row sees, counted from the tile's start.
+    seen: [(usize, usize); MAX_ROWS],
+}
+
+impl<'a> Tile<'a> {
+    fn new(block: &'a Block<'a>, tile: usize) -> Tile<'a> {
+        let rows = block.rows();
+        assert!(rows <= MAX_ROWS, "{rows} rows in a block of at most {MAX_ROWS}");
+        let mut seen = [(0, 0); MAX_ROWS];
+        for token in 0..block.queries.tokens {
+            let Range { start, end } = block.visible_in(token, tile);
+            seen[token * block.params.group..][..block.params.group].fill((start, end));
+        }
+        Tile { block, tile, rows, seen }
+    }
+
+    /// Pages of which some row sees something, counted from the tile's start.
+    fn pages(&self) -> Range<usize> {
+        let seen = self.seen[..self.rows].iter().filter(|(start, end)| start < end);
+        let first = seen.clone().map(|&(start, _)| start / PAGE).min();
+        let last = seen.map(|&(_, end)| end.div_ceil(PAGE)).max();
+        first.zip(last).map_or(0..0, |(first, last)| first..last)
+    }
+
+    #[inline(always)]
+    fn attend<S: Simd, E: Element>(&self, s: S, scratch: &mut [f32], partial: &mut [f32]) {
+        let (o, m, l) = split(partial, self.block.params.d_v);
+        assert_eq!(m.len(), self.rows, "rows of partials");
+        o.fill([0.0; LANES]);
+        m.fill(f32::NEG_INFINITY);
+        l.fill(0.0);
+        let (scores, widened) = scratch.as_chunks_mut().0.split_at_mut(MAX_ROWS * PANELS);
+        // One group of rows reads the cache as it is; more share the work of widening it.
+        let shared = !E::IS_F32 && self.rows > S::ACCUMULATORS / 2;
+        for page in self.pages() {
+            let (keys, _) = self.block.page::<E>(self.tile * (TILE / PAGE) + page);
+            if shared {
+                self.score_page(s, page, widen(s, keys, widened), scores);
+            } else {
+                self.score_page(s, page, keys, scores);
+            }
+        }
+        for (row, scores) in scores.chunks_exact_mut(PANELS).enumerate().take(self.rows) {
+            (m[row], l[row]) = self.weigh(s, self.seen[row], scores);
+        }
+        for page in self.pages() {
+            let (_, values) = self.block.page::<E>(self.tile * (TILE / PAGE) + page);
+            if shared {
+                self.add_page(s, page, widen(s, values, widened), (scores, o));
+            } else {
+                self.add_page(s, page, values, (scores, o));
+            }
+        }
+    }
+
+    /// A row of the queries.
+    #[inline(always)]
+    fn query(&self, row: usize) -> &[f32] {
+        let Params { d_k, group, .. } = self.block.params;
+        let Queries { data, stride, .. } = self.block.queries;
+        &data[row / group * stride + row % group * d_k..][..d_k]
+    }
+
+    /// Products of all rows with the keys of a page.
+    #[inline(always)]
+    fn score_page<S: Simd, E: Element>(&self, s: S, page: usize, keys: &[[E; LANES]], scores: &mut [[f32; LANES]]) {
+        const STEP: usize = PAGE / LANES;
+        by_rows!(S, self.rows, |first, R| {
+            let mut queries = [&[][..]; R];
+            for (r, query) in queries.iter_mut().enumerate() {
+                *query = self.query(first + r);
+            }
+            by_columns!(S, R, STEP, |column, C| {
+                let mut sums = [[s.splat(0.0); C]; R];
+                accumulate::<S, E, R, C>(s, &mut sums, queries, (keys, STEP), column);
+                for (r, sums) in sums.iter().enumerate() {
+                    let at = (first + r) * PANELS + page * STEP + column;
+                    for (out, &sum) in scores[at..at + C].iter_mut().zip(sums) {
+                        s.store(sum, out);
+                    }
+                }
+            })
+        })
+    }
+
+    /// Turns the products of a row into weights `e^(score - m)`, 0 where the row does not see the key, and gives `m`
+    /// and the sum of the weights.
+    #[inline(always)]
+    fn weigh<S: Simd>(&self, s: S, (start, end): (usize, usize), scores: &mut [[f32; LANES]]) -> (f32, f32) {
+        if start >= end {
+            return (f32::NEG_INFINITY, 0.0);
+        }
+        let Params { scale, softcap, .. } = self.block.params;
+        let none = s.splat(f32::NEG_INFINITY);
+        let (start_at, end_at) = (s.splat(start as f32), s.splat(end as f32));
+        let mut max = none;
+        let panels = start / LANES..end.div_ceil(LANES);
+        for panel in panels.clone() {
+            let mut x = s.mul(s.load(&scores[panel]), s.splat(scale));
+            if let Some(cap) = softcap {
+                x = s.mul(s.splat(cap), math::tanh(s, s.mul(x, s.splat(1.0 / cap))));
+            }
+            if panel * LANES < start || (panel + 1) * LANES > end {
+                let key = s.add(s.load(&COUNT), s.splat((panel * LANES) as f32));
+                x = s.select_lt(key, end_at, x, none);
+                x = s.select_lt(key, start_at, none, x);
+            }
+            max = s.max(max, x);
+            s.store(x, &mut scores[panel]);
+        }
+        let m = s.reduce_max(max);
+        let mut sum = s.splat(0.0);
+        for x in &mut scores[panels] {
+            let p = math::exp(s, s.sub(s.load(x), s.splat(m)));
+            sum = s.add(sum, p);
+            s.store(p, x);
+        }
+        (m, s.reduce_add(sum))
+    }
+
+    /// Adds the values of a page by the weights of all rows.
+    #[inline(always)]
+    fn add_page<S: Simd, E: Element>(
+        &self,
+        s: S,
+        page: usize,
+        values: &[[E; LANES]],
+        (weights, o): (&[[f32; LANES]], &mut [[f32; LANES]]),
+    ) {
+        let on_page = |at: usize| at.clamp(page * PAGE, (page + 1) * PAGE);
+        by_rows!(S, self.rows, |first, R| {
+            let seen = &self.seen[first..first + R];
+            // Keys that all rows of the group see; where there are none, an empty range at each row's end.
+            let start = on_page(seen.iter().map(|s| s.0).max().unwrap_or(0));
+            let end = on_page(seen.iter().map(|s| s.1).min().unwrap_or(0)).max(start);
+            for (r, &(from, to)) in seen.iter().enumerate() {
+                self.add_keys::<S, E, 1>(s, first + r, on_page(from)..start.min(on_page(to)), (values, weights, o));
+            }
+            self.add_keys::<S, E, R>(s, first, start..end, (values, weights, o));
+            for (r, &(from, to)) in seen.iter().enumerate() {
+                self.add_keys::<S, E, 1>(s, first + r, end.max(on_page(from))..on_page(to), (values, weights, o));
+            }
+        })
+    }
+
+    /// Adds the values of some keys of a page by the weights of `R` rows from `first` on.
+    #[inline(always)]
+    fn add_keys<S: Simd, E: Element, const R: usize>(
+        &self,
+        s: S,
+        first: usize,
+        keys: Range<usize>,
+        (values, weights, o): (&[[E; LANES]], &[[f32; LANES]], &mut [[f32; LANES]]),
+    ) {
+        if keys.is_empty() {
+            return;
+        }
+        let step = value_stride(self.block.params.d_v) / LANES;
+        let values = &values[keys.start % PAGE * step..];
+        let mut rows = [&[][..]; R];
+        for (r, row) in rows.iter_mut().enumerate() {
+            *row = &weights.as_flattened()[(first + r) * TILE..][keys.clone()];
+        }
+        by_columns!(S, R, step, |column, C| {
+            let mut sums = [[s.splat(0.0); C]; R];
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (sum, o) in sums.iter_mut().zip(&o[(first + r) * step + column..]) {
+                    *sum = s.load(o);
+                }
+            }
+            accumulate::<S, E, R, C>(s, &mut sums, rows, (values, step), column);
+            for (r, sums) in sums.iter().enumerate() {
+                for (&sum, o) in sums.iter().zip(&mut o[(first + r) * step + column..]) {
+                    s.store(sum, o);
+                }
+            }
+        })
+    }
+}
+
+/// `out = x` as floats.
+#[inline(always)]
+fn widen<'a, S: Simd, E: Element>(s: S, x: &[[E; LANES]], out: &'a mut [[f32; LANES]]) -> &'a [[f32; LANES]] {
+    let out = &mut out[..x.len()];
+    for (out, x) in out.iter_mut().zip(x) {
+        s.store(E::load(s, x), out);
+    }
+    out
+}
+
+/// `e^(a - max)` and `e^(b - max)` with `max` the larger of both, and `max`.
+#[inline(always)]
+fn rescale<S: Simd>(s: S, a: f32, b: f32) -> ([f32; 2], f32) {
+    let max = if b < a { a } else { b };
+    let mut lanes = [0.0; LANES];
+    lanes[..2].copy_from_slice(&[a - max, b - max]);
+    s.store(math::exp(s, s.load(&lanes)), &mut lanes);
+    ([lanes[0], lanes[1]], max)
+}
+
+/// Joins the partials of the next tile to those of the tiles before it (`all`), row by row.
+///
+/// # Panics
+/// If the lengths differ or are not [`partial_len`] of some rows.
+#[inline(always)]
+pub fn merge<S: Simd>(s: S, d_v: usize, tile: &[f32], all: &mut [f32]) {
+    assert_eq!(tile.len(), all.len(), "partials of the same rows");
+    let step = value_stride(d_v) / LANES;
+    let (o, m, l) = split(all, d_v);
+    let (tile_o, tile_ml) = tile.split_at(o.as_flattened().len());
+    let (tile_m, tile_l) = tile_ml.split_at(m.len());
+    let rows = o.chunks_exact_mut(step).zip(tile_o.as_chunks().0.chunks_exact(step));
+    for (row, (o, tile_o)) in rows.enumerate() {
+        if tile_l[row] == 0.0 {
+            continue;
+        }
+        if l[row] == 0.0 {
+            (m[row], l[row]) = (tile_m[row], tile_l[row]);
+            o.copy_from_slice(tile_o);
+            continue;
+        }
+        let ([a, b], max) = rescale(s, m[row], tile_m[row]);
+        (m[row], l[row]) = (max, l[row] * a + tile_l[row] * b);
+        for (o, t) in o.iter_mut().zip(tile_o) {
+            let sum = s.fma(s.load(t), s.splat(b), s.mul(s.load(o), s.splat(a)));
+            s.store(sum, o);
+        }
+    }
+}
+
+/// The results of some rows of merged partials: `out = o / l`, `[rows][d_v]`; zeros for a row that saw no key. An
+/// attention sink, one a row, is the score of a key without a value.
+///
+/// # Panics
+/// If a slice does not fit the rows.
+#[inline(always)]
+pub fn finish<S: Simd>(s: S, d_v: usize, all: &[f32], rows: Range<usize>, sinks: Option<&[f32]>, out: &mut [f32]) {
+    assert_eq!(out.len(), rows.len() * d_v, "floats of the results");
+    let stride = value_stride(d_v);
+    let count = all.len() / (stride + 2);
+    assert_eq!(all.len(), partial_len(count, d_v), "floats of partials");
+    let (m, l) = all[count * stride..].split_at(count);
+    for (i, (row, out)) in rows.zip(out.chunks_exact_mut(d_v)).enumerate() {
+        if l[row] == 0.0 {
+            out.fill(0.0);
+            continue;
+        }
+        let (factor, total) = sinks.map_or((1.0, l[row]), |sinks| {
+            let ([a, b], _) = rescale(s, m[row], sinks[i]);
+            (a, l[row] * a + b)
+        });
+        let (factor, total) = (s.splat(factor), s.splat(total));
+        for (out, o) in out.chunks_mut(LANES).zip(all[row * stride..].as_chunks().0) {
+            let y = s.div(s.mul(s.load(o), factor), total);
+            match out.try_into() {
+                Ok(out) => s.store(y, out),
+                Err(_) => s.store_partial(y, out),
+            }
+        }
+    }
+}
