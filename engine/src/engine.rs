@@ -258,7 +258,7 @@ impl Engine {
             check_tensors: options.check_tensors,
             check_workers: options.check_workers,
         };
-        let backend = CpuBackend::load(plan, source, &cpu, progress)?;
+        let backend = CpuBackend::load(plan, source, &cpu, &mut |done, total| progress(Progress::Weights { done, total }))?;
         let info = backend.info();
         let scheduler = Scheduler::new(limits, tokenizer.clone());
         let (commands, inbox) = channel();
@@ -337,6 +337,7 @@ impl Drop for Engine {
 fn serve(mut scheduler: Scheduler, mut backend: CpuBackend, inbox: &Receiver<Command>) {
     let start = Instant::now();
     let now = || start.elapsed().as_nanos() as u64;
+    let mut batch = scheduler.new_batch();
     loop {
         loop {
             let command = if scheduler.is_idle() { inbox.recv().ok() } else { inbox.try_recv().ok() };
@@ -356,8 +357,8 @@ fn serve(mut scheduler: Scheduler, mut backend: CpuBackend, inbox: &Receiver<Com
                 None => break,
             }
         }
-        let batch = scheduler.next_batch(now());
-        match pollster::block_on(backend.run(batch)) {
+        scheduler.fill(&mut batch, now());
+        match pollster::block_on(backend.run(&batch)) {
             Ok(logits) => scheduler.commit(logits, now()),
             Err(error) => {
                 let text = error.to_string();

@@ -29,7 +29,7 @@ impl ModelFile {
     /// A part that cannot be opened, or is no file.
     pub fn open(path: &Path) -> Result<ModelFile> {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let paths = match gguf::part_names(name) {
+        let paths = match gguf::split::part_names(name) {
             Some(names) => names.iter().map(|n| path.with_file_name(n)).collect(),
             None => vec![path.to_path_buf()],
         };

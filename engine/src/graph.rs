@@ -10,6 +10,8 @@ use crate::spec::{Pairing, Rope, Spec};
 use gguf::{Format, TensorInfo};
 use std::collections::HashSet;
 
+pub use kernels::rowwise::Activation;
+
 /// A matrix that a step computes: one row of `width` floats for each token or each wanted output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ValueId(pub u32);
@@ -60,15 +62,6 @@ pub struct WeightInfo {
     pub kind: WeightKind,
 }
 
-/// Activation of a gated feed-forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
-    /// `x * sigmoid(x)`.
-    Silu,
-    /// The tanh form of GELU.
-    GeluTanh,
-}
-
 /// Rotary embedding with its frequencies worked out.
 #[derive(Clone, Debug)]
 pub struct RopeFreqs {
@@ -113,7 +106,7 @@ pub enum Op {
     /// `out` = softmax-weighted values of the keys that each token may see.
     Attention { q: ValueId, attention: AttentionSpec, out: ValueId },
     /// `out = act(gate) * up`.
-    GatedAct { gate: ValueId, up: ValueId, act: Act, out: ValueId },
+    GatedAct { gate: ValueId, up: ValueId, act: Activation, out: ValueId },
     /// The rows of `x` whose logits are wanted.
     Gather { x: ValueId, out: ValueId },
 }
@@ -247,7 +240,7 @@ impl<'a> Builder<'a> {
     }
 
     /// `act(gate) * up`.
-    pub fn gated_act(&mut self, gate: ValueId, up: ValueId, act: Act) -> ValueId {
+    pub fn gated_act(&mut self, gate: ValueId, up: ValueId, act: Activation) -> ValueId {
         let out = self.like(gate, self.width(gate));
         self.graph.ops.push(Op::GatedAct { gate, up, act, out });
         out

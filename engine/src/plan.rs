@@ -1,8 +1,8 @@
 //! A graph laid out: steps in order, every value at a fixed place of one arena, every hazard between workers found.
 //!
 //! A [`Plan`] is compiled once for the largest batch and replayed for every batch; a backend looks nothing up and
-//! allocates nothing while it replays. The plan knows no kernel and no device: it is told how many bytes
-//! quantized activations take.
+//! allocates nothing while it replays. The plan calls no kernel and knows no device: it is told how
+//! many bytes quantized activations take.
 //!
 //! **Hazards.** Workers walk the steps in lockstep and cut each step's work as its [`Cut`] says. A step whose
 //! arena ranges meet those of an earlier step must wait for it, unless both are cut by tokens and the range is the
@@ -252,9 +252,10 @@ impl Plan {
     }
 }
 
-/// Whether weights of this format meet quantized activations. Float weights are multiplied as they are.
+/// Whether weights of this format meet quantized activations. Formats without integer codes are multiplied as they
+/// are.
 pub fn integer_product(format: Format, precision: Precision) -> bool {
-    precision != Precision::F32 && !matches!(format, Format::F32 | Format::F16 | Format::BF16)
+    precision != Precision::F32 && kernels::panel::is_coded(format)
 }
 
 #[derive(Clone, Copy)]

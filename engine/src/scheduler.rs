@@ -71,20 +71,20 @@ pub struct Scheduler {
     kv: KvCache,
     waiting: VecDeque<Waiting>,
     running: Vec<Running>,
-    batch: Batch,
+    /// Wanted outputs of the batch that was filled last.
+    outputs: usize,
 }
 
 impl Scheduler {
     /// A scheduler with nothing to do.
     pub fn new(limits: Limits, tokenizer: Arc<Tokenizer>) -> Scheduler {
-        let page_entries = limits.sequences * limits.ctx.div_ceil(PAGE);
         Scheduler {
             limits,
             tokenizer,
             kv: KvCache::new(limits.pages),
             waiting: VecDeque::new(),
             running: Vec::with_capacity(limits.sequences),
-            batch: Batch::with_capacity(limits.batch, page_entries),
+            outputs: 0,
         }
     }
 
@@ -130,20 +130,25 @@ impl Scheduler {
         &self.kv
     }
 
-    /// Admits what fits and fills the batch for the next step; empty if there is nothing to do.
-    pub fn next_batch(&mut self, now: u64) -> &Batch {
+    /// An empty batch with room for any that [`Scheduler::fill`] makes.
+    pub fn new_batch(&self) -> Batch {
+        Batch::with_capacity(self.limits.batch, self.limits.sequences * self.limits.ctx.div_ceil(PAGE))
+    }
+
+    /// Admits what fits and fills `batch` for the next step; empty if there is nothing to do.
+    pub fn fill(&mut self, batch: &mut Batch, now: u64) {
         self.admit(now);
-        self.batch.clear();
+        batch.clear();
         let mut room = Room { tokens: self.limits.batch, outputs: self.limits.outputs, chunk: self.limits.chunk };
         // Answers first: they bring one token and wait for it; prompts share what is left.
         for generating in [true, false] {
             for r in &mut self.running {
                 if r.is_generating() == generating {
-                    r.schedule(&mut self.kv, &mut self.batch, &mut room);
+                    r.schedule(&mut self.kv, batch, &mut room);
                 }
             }
         }
-        &self.batch
+        self.outputs = batch.outputs().len();
     }
 
     fn admit(&mut self, now: u64) {
@@ -172,7 +177,7 @@ impl Scheduler {
     /// Takes the logits of the batch (a row for each of its outputs), draws tokens, sends events and lets go of what
     /// has ended. One request's failure, even a panic, ends that request only.
     pub fn commit(&mut self, logits: &[f32], now: u64) {
-        let n_vocab = logits.len().checked_div(self.batch.outputs().len()).unwrap_or(0);
+        let n_vocab = logits.len().checked_div(self.outputs).unwrap_or(0);
         let mut i = 0;
         while i < self.running.len() {
             let r = &mut self.running[i];

@@ -6,6 +6,8 @@
 use crate::error::{Error, Result};
 use crate::models;
 
+pub use kernels::rowwise::Pairing;
+
 /// Upper bounds that no real model reaches: they keep products far from overflow and refuse damaged files early.
 mod caps {
     pub const LAYERS: u32 = 1 << 10;
@@ -13,15 +15,6 @@ mod caps {
     pub const HEADS: u32 = 1 << 12;
     pub const HEAD_DIM: u32 = 1 << 10;
     pub const VOCAB: usize = 1 << 24;
-}
-
-/// How rotary embedding pairs the elements of a head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pairing {
-    /// Elements 2i and 2i + 1 (the original paper).
-    Adjacent,
-    /// Elements i and i + d/2 (GPT-NeoX).
-    Halves,
 }
 
 /// One rotary embedding of a model (some models have two).

@@ -9,36 +9,7 @@ use std::task::{Context, Poll};
 pub mod cpu;
 pub mod pool;
 
-/// Element type of the KV cache.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KvType {
-    /// Half floats.
-    #[default]
-    F16,
-    /// Floats.
-    F32,
-}
-
-impl KvType {
-    /// Every type.
-    pub const ALL: [KvType; 2] = [KvType::F16, KvType::F32];
-
-    /// The word for it.
-    pub fn name(self) -> &'static str {
-        match self {
-            KvType::F16 => "f16",
-            KvType::F32 => "f32",
-        }
-    }
-
-    /// Bytes of an element.
-    pub fn bytes(self) -> usize {
-        match self {
-            KvType::F16 => 2,
-            KvType::F32 => 4,
-        }
-    }
-}
+pub use kernels::kv::KvType;
 
 /// What a backend says about itself.
 #[derive(Clone, Debug)]

@@ -10,6 +10,7 @@
 //! finds every such hazard), and what a worker claims for writing is its own share alone ([`Worker::share`] and
 //! [`Worker::deals`] never give one piece to two workers). A checked arena records the claims and tests them.
 
+use kernels::Columns;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst};
@@ -199,7 +200,7 @@ pub struct Lines(Vec<Line>);
 impl Lines {
     /// Room for `bytes` bytes.
     pub fn zeroed(bytes: usize) -> Lines {
-        Lines(bytemuck::zeroed_vec(bytes.div_ceil(64)))
+        Lines(bytemuck::allocation::zeroed_vec(bytes.div_ceil(64)))
     }
 
     /// The bytes.
@@ -264,6 +265,21 @@ impl Arena {
         // module keep every other worker out of it until the next barrier.
         let slice = unsafe { std::slice::from_raw_parts_mut(self.start.add(bytes.start), bytes.len()) };
         bytemuck::cast_slice_mut(slice)
+    }
+
+    /// Exclusive access to some rows of every column of a matrix `[n, stride]` that starts at byte `at`: those rows are
+    /// this worker's share until the next barrier.
+    pub(super) fn columns(&self, worker: Worker, at: usize, [n, stride]: [usize; 2], rows: Range<usize>) -> Columns<'_> {
+        assert!(rows.start <= rows.end && rows.end <= stride, "rows {rows:?} of {stride}");
+        assert!(at.is_multiple_of(4) && at + n * stride * 4 <= self.bytes, "arena claim out of bounds");
+        if self.checked() {
+            for first in (0..n).map(|column| at + column * stride * 4) {
+                self.check(worker, &(first + rows.start * 4..first + rows.end * 4));
+            }
+        }
+        // SAFETY: the asserts keep the matrix within the allocation that `_lines` owns, which is initialised and
+        // aligned to 64; rules one and two of the module keep every other worker out of these rows.
+        unsafe { Columns::from_raw(self.start.add(at).cast(), stride, rows, n) }
     }
 
     fn check(&self, worker: Worker, bytes: &Range<usize>) {

@@ -1,7 +1,7 @@
 //! Blocks that architectures share.
 
 use crate::error::Result;
-use crate::graph::{Act, AttentionSpec, Builder, ValueId};
+use crate::graph::{Activation, AttentionSpec, Builder, ValueId};
 use crate::spec::Spec;
 
 /// A layer's projections to queries, keys and values, with biases where the file has them.
@@ -45,9 +45,9 @@ pub fn attn_output(b: &mut Builder, spec: &Spec, il: usize, x: ValueId, residual
 }
 
 /// Gated feed-forward: `down(act(gate(x)) * up(x)) (+ residual)`.
-pub fn gated_ffn(b: &mut Builder, spec: &Spec, il: usize, x: ValueId, act: Act, residual: Option<ValueId>) -> Result<ValueId> {
+pub fn gated_ffn(b: &mut Builder, spec: &Spec, il: usize, x: ValueId, act: Activation, residual: Option<ValueId>) -> Result<ValueId> {
     let n_ff = spec.layers[il].n_ff;
-    let mut project = |b: &mut Builder, name: &str, rows: usize, k: usize, x, residual| -> Result<ValueId> {
+    let project = |b: &mut Builder, name: &str, rows: usize, k: usize, x, residual| -> Result<ValueId> {
         let weight = b.matrix(&format!("blk.{il}.ffn_{name}.weight"), rows, k)?;
         let bias = b.opt_vector(&format!("blk.{il}.ffn_{name}.bias"), rows)?;
         Ok(b.matmul(x, weight, bias, residual))

@@ -2,7 +2,7 @@
 
 use super::{Arch, blocks};
 use crate::error::Result;
-use crate::graph::{Act, Builder, Graph, ValueId};
+use crate::graph::{Activation, Builder, Graph, ValueId};
 use crate::spec::{Keys, Pairing, Spec};
 
 /// The registry's row.
@@ -43,7 +43,7 @@ fn build(spec: &Spec, mut b: Builder) -> Result<Graph> {
         let a = blocks::attn_output(&mut b, spec, il, a, None)?;
         x = add_norm(&mut b, spec, &format!("blk.{il}.post_attention_norm.weight"), a, x)?;
         let h = blocks::norm(&mut b, spec, &format!("blk.{il}.ffn_norm.weight"), x)?;
-        let h = blocks::gated_ffn(&mut b, spec, il, h, Act::GeluTanh, None)?;
+        let h = blocks::gated_ffn(&mut b, spec, il, h, Activation::GeluTanh, None)?;
         x = add_norm(&mut b, spec, &format!("blk.{il}.post_ffw_norm.weight"), h, x)?;
     }
     let logits = blocks::logits(&mut b, spec, x)?;

@@ -2,7 +2,7 @@
 
 use super::{Arch, blocks};
 use crate::error::{Error, Result};
-use crate::graph::{Act, Builder, Graph};
+use crate::graph::{Activation, Builder, Graph};
 use crate::spec::{Keys, Pairing, Spec};
 
 /// The registry's row.
@@ -31,7 +31,7 @@ fn build(spec: &Spec, mut b: Builder) -> Result<Graph> {
         blocks::gather_last(&mut b, spec, il, &mut [&mut a, &mut x]);
         x = blocks::attn_output(&mut b, spec, il, a, Some(x))?;
         let h = blocks::norm(&mut b, spec, &format!("blk.{il}.ffn_norm.weight"), x)?;
-        x = blocks::gated_ffn(&mut b, spec, il, h, Act::Silu, Some(x))?;
+        x = blocks::gated_ffn(&mut b, spec, il, h, Activation::Silu, Some(x))?;
     }
     let logits = blocks::logits(&mut b, spec, x)?;
     b.finish(logits)

@@ -1,0 +1,208 @@
+//! Attention of a batch: units of a few tokens and one KV head, shared among the workers.
+//!
+//! With many units each worker takes whole ones. With few (decode), the tiles of the cache are shared instead and
+//! merged after a barrier, in the same ascending order: the bits are the same either way.
+
+use super::super::pool::Worker;
+use super::walk::Walk;
+use super::{CpuBackend, attentions};
+use crate::batch::Segment;
+use crate::graph::{AttentionSpec, ValueId};
+use crate::plan::{ALIGN, Plan};
+use kernels::attention::{Block, Cache, MAX_ROWS, Params, Queries, TILE, partial_len, scratch_len};
+use std::ops::Range;
+
+/// Bytes of scratch memory of one worker.
+pub fn scratch_bytes(plan: &Plan) -> usize {
+    let floats = |a: &AttentionSpec| scratch_len(a.d_k, a.d_v) + 2 * partial_len(MAX_ROWS, a.d_v);
+    attentions(plan).map(|a| floats(a) * 4).max().unwrap_or(0).next_multiple_of(ALIGN)
+}
+
+/// Bytes of partial results: every tile of a context of `ctx` positions for one token of all heads.
+pub fn partial_bytes(plan: &Plan, ctx: usize) -> usize {
+    let floats = |a: &AttentionSpec| ctx.div_ceil(TILE) * partial_len(a.n_head, a.d_v);
+    attentions(plan).map(|a| floats(a) * 4).max().unwrap_or(0)
+}
+
+/// A few tokens of a segment and the query heads of one KV head (or as many of them as a block can have).
+#[derive(Clone, Copy)]
+struct Unit<'a> {
+    segment: &'a Segment,
+    /// First token, counted in the segment.
+    first: usize,
+    tokens: usize,
+    kv_head: usize,
+    /// First query head and their number.
+    head: usize,
+    group: usize,
+}
+
+/// One layer's attention over a batch.
+#[derive(Clone, Copy)]
+pub struct Attend<'a> {
+    pub walk: Walk<'a>,
+    pub spec: &'a AttentionSpec,
+    pub q: ValueId,
+    pub out: ValueId,
+}
+
+impl<'a> Attend<'a> {
+    /// This worker's share. False if another worker has panicked.
+    pub fn run(self) -> bool {
+        let worker = self.walk.worker;
+        match self.shared_tiles() {
+            None => {
+                for unit in self.deal(self.units(), worker) {
+                    self.whole(unit);
+                }
+                true
+            }
+            Some(_) => self.by_tiles(),
+        }
+    }
+
+    /// All units of the batch, in an order that every worker sees.
+    fn units(self) -> impl Iterator<Item = Unit<'a>> {
+        let (heads, group) = (self.spec.n_head_kv, self.spec.n_head / self.spec.n_head_kv);
+        let parts = group.div_ceil(MAX_ROWS);
+        let at_once = (MAX_ROWS / group).max(1);
+        self.walk.batch.segments().iter().flat_map(move |segment| {
+            (0..segment.tokens.len()).step_by(at_once).flat_map(move |first| {
+                let tokens = at_once.min(segment.tokens.len() - first);
+                (0..heads * parts).map(move |i| {
+                    let (kv_head, part) = (i / parts, i % parts);
+                    let (start, end) = (group * part / parts, group * (part + 1) / parts);
+                    Unit { segment, first, tokens, kv_head, head: kv_head * group + start, group: end - start }
+                })
+            })
+        })
+    }
+
+    /// The units of one worker. Later tokens see more keys, so they are dealt out in turn.
+    fn deal<T>(self, units: impl Iterator<Item = T>, worker: Worker) -> impl Iterator<Item = T> {
+        units.skip(worker.index).step_by(worker.count)
+    }
+
+    fn backend(self) -> &'a CpuBackend {
+        self.walk.backend
+    }
+
+    fn block(self, unit: Unit<'a>) -> Block<'a> {
+        let a = self.spec;
+        let (width, first) = (a.n_head * a.d_k, unit.segment.tokens.start + unit.first);
+        let layer = &self.backend().kv_layers[a.layer];
+        let params = Params {
+            d_k: a.d_k,
+            d_v: a.d_v,
+            group: unit.group,
+            scale: a.scale,
+            softcap: a.softcap,
+            window: a.window,
+            causal: true,
+            kv: self.backend().kv_type,
+        };
+        let queries = Queries {
+            data: &self.walk.value(self.q)[first * width + unit.head * a.d_k..],
+            stride: width,
+            tokens: unit.tokens,
+            start: unit.segment.start + unit.first,
+        };
+        let cache = Cache {
+            data: self.backend().kv.read(layer.offset..layer.end),
+            page_stride: layer.page(),
+            offset: unit.kv_head * layer.block,
+            pages: &self.walk.batch.pages()[unit.segment.pages.clone()],
+            len: unit.segment.start + unit.segment.tokens.len(),
+        };
+        Block { params, queries, cache }
+    }
+
+    /// Scratch memory, and room for the partials of `rows` rows twice.
+    fn scratch(self, rows: usize) -> (&'a mut [f32], &'a mut [f32], &'a mut [f32]) {
+        let all = self.backend().scratch.len() / self.walk.worker.count;
+        let start = all * self.walk.worker.index;
+        let floats = self.backend().scratch.claim::<f32>(self.walk.worker, start..start + all);
+        let (scratch, partials) = floats.split_at_mut(scratch_len(self.spec.d_k, self.spec.d_v));
+        let len = partial_len(rows, self.spec.d_v);
+        let (tile, rest) = partials.split_at_mut(len);
+        (scratch, tile, &mut rest[..len])
+    }
+
+    /// Computes a unit from its first tile to its last.
+    fn whole(self, unit: Unit<'a>) {
+        let (kernels, block) = (self.backend().kernels, self.block(unit));
+        let (scratch, tile, all) = self.scratch(block.rows());
+        (kernels.attention_clear)(self.spec.d_v, all);
+        for t in block.tiles() {
+            (kernels.attend_tile)(&block, t, scratch, tile);
+            (kernels.attention_merge)(self.spec.d_v, tile, all);
+        }
+        self.finish(unit, all);
+    }
+
+    /// Where each unit's partials begin if tiles are shared; none where whole units are the better cut, or where
+    /// there is no room.
+    fn shared_tiles(self) -> Option<usize> {
+        let workers = self.walk.worker.count;
+        let (mut units, mut floats, mut longest) = (0, 0, 0);
+        for unit in self.units().take(2 * workers) {
+            let block = self.block(unit);
+            units += 1;
+            floats += block.tiles().len() * partial_len(block.rows(), self.spec.d_v);
+            longest = longest.max(block.tiles().len());
+        }
+        let worth_it = workers > 1 && units < 2 * workers && longest > 1;
+        (worth_it && floats * 4 <= self.backend().partials.len()).then_some(floats)
+    }
+
+    /// Every tile of every unit, with the place of its partials.
+    fn tiles(self) -> impl Iterator<Item = (Unit<'a>, usize, Range<usize>)> {
+        let mut at = 0;
+        self.units().flat_map(move |unit| {
+            let block = self.block(unit);
+            let len = partial_len(block.rows(), self.spec.d_v);
+            let first = at;
+            at += block.tiles().len() * len;
+            block.tiles().enumerate().map(move |(i, tile)| (unit, tile, (first + i * len) * 4..(first + (i + 1) * len) * 4))
+        })
+    }
+
+    fn by_tiles(self) -> bool {
+        let (kernels, worker) = (self.backend().kernels, self.walk.worker);
+        for (unit, tile, place) in self.deal(self.tiles(), worker) {
+            let block = self.block(unit);
+            let (scratch, ..) = self.scratch(block.rows());
+            (kernels.attend_tile)(&block, tile, scratch, self.backend().partials.claim(worker, place));
+        }
+        if !self.walk.barrier() {
+            return false;
+        }
+        let mut at = 0;
+        for (i, unit) in self.units().enumerate() {
+            let block = self.block(unit);
+            let (tiles, len) = (block.tiles().len(), partial_len(block.rows(), self.spec.d_v));
+            if i % worker.count == worker.index {
+                let (_, _, all) = self.scratch(block.rows());
+                (kernels.attention_clear)(self.spec.d_v, all);
+                let partials = self.backend().partials.read::<f32>(at * 4..(at + tiles * len) * 4);
+                for tile in partials.chunks_exact(len) {
+                    (kernels.attention_merge)(self.spec.d_v, tile, all);
+                }
+                self.finish(unit, all);
+            }
+            at += tiles * len;
+        }
+        true
+    }
+
+    /// Writes a unit's rows of the result.
+    fn finish(self, unit: Unit<'a>, partial: &[f32]) {
+        let d_v = self.spec.d_v;
+        for token in 0..unit.tokens {
+            let row = unit.segment.tokens.start + unit.first + token;
+            let out = self.walk.row_part(self.out, row, unit.head * d_v..(unit.head + unit.group) * d_v);
+            let rows = token * unit.group..(token + 1) * unit.group;
+            (self.backend().kernels.attention_finish)(d_v, partial, rows, None, out);
+        }
+    }
+}

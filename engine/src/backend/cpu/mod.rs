@@ -1,0 +1,188 @@
+//! The CPU: weights in panels, a pool of workers that walk the plan, KV pages in memory.
+
+mod attend;
+mod load;
+mod walk;
+
+use super::pool::{Arena, Pool};
+use super::{Backend, Info, KvType, Logits};
+use crate::batch::Batch;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Op, WeightKind};
+use crate::plan::{Plan, StepKind};
+use crate::source::Source;
+use gguf::Format;
+use kernels::{Isa, Kernels};
+
+/// How to set up the CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuOptions {
+    /// Worker threads.
+    pub threads: usize,
+    /// Instruction set.
+    pub isa: Isa,
+    /// Element type of the KV cache.
+    pub kv: KvType,
+    /// Pages of the KV cache.
+    pub pages: usize,
+    /// Positions of a sequence.
+    pub ctx: usize,
+    /// Refuse weights that are not finite.
+    pub check_tensors: bool,
+    /// Record what each worker writes and fail where two meet.
+    pub check_workers: bool,
+}
+
+/// A weight in the layout of the kernels.
+enum Weight {
+    /// Panels of 16 rows.
+    Panels { format: Format, rows: usize, k: usize, data: Arena },
+    /// Floats.
+    Vector(Vec<f32>),
+}
+
+/// Where the KV blocks of one layer lie.
+#[derive(Clone, Copy)]
+struct KvLayer {
+    offset: usize,
+    end: usize,
+    block: usize,
+    heads: usize,
+}
+
+impl KvLayer {
+    /// Bytes of one page in this layer.
+    fn page(&self) -> usize {
+        self.block * self.heads
+    }
+}
+
+/// The CPU backend.
+pub struct CpuBackend {
+    plan: Plan,
+    kernels: &'static Kernels,
+    pool: Pool,
+    weights: Vec<Weight>,
+    arena: Arena,
+    kv: Arena,
+    kv_type: KvType,
+    kv_layers: Vec<KvLayer>,
+    /// One share a worker.
+    scratch: Arena,
+    /// Partial results of attention that more than one worker computes.
+    partials: Arena,
+}
+
+impl CpuBackend {
+    /// Fails if the graph has a weight that no kernel can multiply.
+    ///
+    /// # Errors
+    /// The tensor and its format.
+    pub fn check(graph: &Graph) -> Result<()> {
+        let known = || kernels::panel::formats().map(|f| f.name()).collect::<Vec<_>>().join(", ");
+        match graph.weights.iter().find(|w| w.kind == WeightKind::Matrix && panel_bytes(w.format, w.k).is_none()) {
+            None => Ok(()),
+            Some(w) => Err(Error::Tensor {
+                name: w.name.clone(),
+                found: format!("format {}, for which there is no kernel", w.format.name()),
+                expected: format!("one of {}", known()),
+            }),
+        }
+    }
+
+    /// Bytes of `rows` rows of `k` quantized activations.
+    pub fn act_bytes(k: usize, rows: usize) -> usize {
+        kernels::acts::Layout::new(k, rows).bytes()
+    }
+
+    /// Bytes of all weights in panels.
+    pub fn weight_bytes(graph: &Graph) -> u64 {
+        let bytes = |w: &crate::graph::WeightInfo| match w.kind {
+            WeightKind::Matrix => w.rows.div_ceil(kernels::simd::LANES) * panel_bytes(w.format, w.k).unwrap_or(0),
+            WeightKind::Vector => w.k * 4,
+        };
+        graph.weights.iter().map(|w| bytes(w) as u64).sum()
+    }
+
+    /// Bytes that a step writes, for contexts of `ctx` positions.
+    pub fn activation_bytes(plan: &Plan, ctx: usize) -> usize {
+        plan.arena_bytes() + attend::partial_bytes(plan, ctx)
+    }
+
+    /// Takes the weights and makes room for everything else.
+    ///
+    /// # Errors
+    /// A weight that cannot be read or is not finite, an instruction set that this CPU lacks.
+    pub fn load(
+        plan: Plan,
+        source: &dyn Source,
+        options: &CpuOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<CpuBackend> {
+        let kernels = Kernels::for_isa(options.isa).ok_or_else(|| Error::Option {
+            name: "--isa",
+            found: options.isa.name().to_string(),
+            expected: format!("one of {}", Isa::available().map(|i| i.name()).collect::<Vec<_>>().join(", ")),
+        })?;
+        let pool = Pool::new(options.threads).map_err(Error::Internal)?;
+        let weights = load::weights(&plan, source, &pool, options.check_tensors, progress)?;
+        let kv_layers = kv_layers(plan.graph(), options);
+        let kv_bytes = kv_layers.last().map_or(0, |l| l.end);
+        let checked = options.check_workers;
+        Ok(CpuBackend {
+            kernels,
+            weights,
+            arena: Arena::new(plan.arena_bytes(), checked),
+            kv: Arena::new(kv_bytes, checked),
+            kv_type: options.kv,
+            kv_layers,
+            scratch: Arena::new(attend::scratch_bytes(&plan) * pool.workers(), checked),
+            partials: Arena::new(attend::partial_bytes(&plan, options.ctx), checked),
+            pool,
+            plan,
+        })
+    }
+}
+
+fn panel_bytes(format: Format, k: usize) -> Option<usize> {
+    kernels::panel::bytes(format, k)
+}
+
+fn kv_layers(graph: &Graph, options: &CpuOptions) -> Vec<KvLayer> {
+    let mut layers: Vec<KvLayer> = vec![];
+    for op in &graph.ops {
+        if let Op::Attention { attention: a, .. } = op {
+            let offset = layers.last().map_or(0, |l| l.end);
+            let block = kernels::kv::block_bytes(options.kv, a.d_k, a.d_v);
+            layers.push(KvLayer { offset, end: offset + block * a.n_head_kv * options.pages, block, heads: a.n_head_kv });
+        }
+    }
+    layers
+}
+
+impl Backend for CpuBackend {
+    fn run<'a>(&'a mut self, batch: &'a Batch) -> Logits<'a> {
+        let limits = self.plan.limits();
+        assert!(batch.tokens().len() <= limits.tokens && batch.outputs().len() <= limits.outputs, "batch too large");
+        let this = &*self;
+        let result = this.pool.run(|worker| walk::Walk { backend: this, batch, worker }.all()).map_err(Error::Internal);
+        Logits::Ready(Some(result.map(|()| {
+            let floats = batch.outputs().len() * this.plan.width(this.plan.graph().logits);
+            let at = this.plan.value(this.plan.graph().logits).offset;
+            this.arena.read(at..at + floats * 4)
+        })))
+    }
+
+    fn info(&self) -> Info {
+        let name = self.kernels.isa.name().to_string();
+        Info { device: "cpu".into(), kernels: name, threads: self.pool.workers() }
+    }
+}
+
+/// The largest attention of a plan, for scratch memory.
+fn attentions(plan: &Plan) -> impl Iterator<Item = &crate::graph::AttentionSpec> {
+    plan.steps().iter().filter_map(|s| match &s.kind {
+        StepKind::Op(Op::Attention { attention, .. }) => Some(attention),
+        _ => None,
+    })
+}

@@ -1,0 +1,268 @@
+//! One worker's walk through the plan: each step's share of the work, a call of a kernel each.
+
+use super::super::pool::Worker;
+use super::attend::Attend;
+use super::{CpuBackend, Weight};
+use crate::batch::Batch;
+use crate::graph::{Activation, AttentionSpec, Op, Rows, ValueId, WeightId};
+use crate::plan::{Buffer, Plan, Step, StepKind, integer_product};
+use kernels::simd::LANES;
+use kernels::acts::Layout;
+use kernels::matmul::{Acts, Epilogue, MatMul, Residual};
+use kernels::panel::Weights;
+use kernels::rowwise::{Norm, Rotation};
+use std::ops::Range;
+
+/// A batch on its way through the plan, as one worker sees it.
+#[derive(Clone, Copy)]
+pub struct Walk<'a> {
+    pub backend: &'a CpuBackend,
+    pub batch: &'a Batch,
+    pub worker: Worker<'a>,
+}
+
+impl<'a> Walk<'a> {
+    /// All steps. Ends early if another worker has panicked.
+    pub fn all(self) {
+        for step in self.backend.plan.steps() {
+            if step.barrier && !self.barrier() {
+                return;
+            }
+            if !self.step(step) {
+                return;
+            }
+        }
+    }
+
+    /// Meets the other workers. False: leave at once.
+    pub(super) fn barrier(self) -> bool {
+        let arenas = [&self.backend.arena, &self.backend.kv, &self.backend.partials, &self.backend.scratch];
+        if !arenas[0].checked() {
+            return self.worker.wait();
+        }
+        let met = self.worker.wait();
+        if met && self.worker.index == 0 {
+            arenas.iter().for_each(|a| a.forget_claims());
+        }
+        met && self.worker.wait()
+    }
+
+    fn step(self, step: &'a Step) -> bool {
+        match step.kind {
+            StepKind::RopeTable { rope } => self.rope_table(rope),
+            StepKind::Quantize { x } => self.quantize(x),
+            StepKind::Op(op) => match op {
+                Op::Embed { table, scale, out } => self.embed(table, scale, out),
+                Op::RmsNorm { .. } => self.rms_norm(op),
+                Op::MatMul { .. } => self.matmul(op),
+                Op::RopeStoreKv { .. } => self.rope_store_kv(op),
+                Op::Attention { q, ref attention, out } => return Attend { walk: self, spec: attention, q, out }.run(),
+                Op::GatedAct { gate, up, act, out } => self.gated(gate, up, act, out),
+                Op::Gather { x, out } => self.gather(x, out),
+            },
+        }
+        true
+    }
+
+    fn plan(self) -> &'a Plan {
+        &self.backend.plan
+    }
+
+    /// Rows of a value in this batch.
+    pub(super) fn n_rows(self, v: ValueId) -> usize {
+        match self.plan().graph().values[v.0 as usize].rows {
+            Rows::Tokens => self.batch.tokens().len(),
+            Rows::Outputs => self.batch.outputs().len(),
+        }
+    }
+
+    /// This worker's rows of `n` where a step is cut by tokens: whole tiles of the matmul's columns, so that
+    /// quantization cuts as the steps before it do.
+    fn my_rows(self, n: usize) -> Range<usize> {
+        let tile = if n == 1 { 1 } else { kernels::acts::TILE };
+        let tiles = self.worker.share(n.div_ceil(tile));
+        (tiles.start * tile).min(n)..(tiles.end * tile).min(n)
+    }
+
+    /// Floats of a buffer's rows.
+    fn read(self, buffer: Buffer, width: usize, rows: Range<usize>) -> &'a [f32] {
+        let at = |row: usize| buffer.offset + row * width * 4;
+        self.backend.arena.read(at(rows.start)..at(rows.end))
+    }
+
+    fn claim(self, buffer: Buffer, width: usize, rows: Range<usize>) -> &'a mut [f32] {
+        let at = |row: usize| buffer.offset + row * width * 4;
+        self.backend.arena.claim(self.worker, at(rows.start)..at(rows.end))
+    }
+
+    /// All rows of a value.
+    pub(super) fn value(self, v: ValueId) -> &'a [f32] {
+        self.rows(v, 0..self.n_rows(v))
+    }
+
+    fn rows(self, v: ValueId, rows: Range<usize>) -> &'a [f32] {
+        self.read(self.plan().value(v), self.plan().width(v), rows)
+    }
+
+    pub(super) fn rows_mut(self, v: ValueId, rows: Range<usize>) -> &'a mut [f32] {
+        self.claim(self.plan().value(v), self.plan().width(v), rows)
+    }
+
+    /// Elements `cols` of one row, for writing.
+    pub(super) fn row_part(self, v: ValueId, row: usize, cols: Range<usize>) -> &'a mut [f32] {
+        let at = |col: usize| self.plan().value(v).offset + (row * self.plan().width(v) + col) * 4;
+        self.backend.arena.claim(self.worker, at(cols.start)..at(cols.end))
+    }
+
+    fn vector(self, w: WeightId) -> &'a [f32] {
+        match &self.backend.weights[w.0 as usize] {
+            Weight::Vector(v) => v,
+            Weight::Panels { .. } => unreachable!("the builder gives vectors where the graph wants vectors"),
+        }
+    }
+
+    fn panels(self, w: WeightId) -> Weights<'a> {
+        match &self.backend.weights[w.0 as usize] {
+            Weight::Panels { format, rows, k, data } => {
+                Weights { format: *format, rows: *rows, k: *k, data: data.read(0..data.len()) }
+            }
+            Weight::Vector(_) => unreachable!("the builder gives matrices where the graph wants matrices"),
+        }
+    }
+
+    /// Cosines and sines of each token's position, from f64 angles.
+    fn rope_table(self, rope: usize) {
+        let freqs = &self.plan().graph().ropes[rope].inv_freq;
+        let width = 2 * freqs.len();
+        let rows = self.my_rows(self.batch.tokens().len());
+        let table = self.claim(self.plan().rope_table(rope), width, rows.clone());
+        for (row, &position) in table.chunks_exact_mut(width).zip(&self.batch.positions()[rows]) {
+            let (cos, sin) = row.split_at_mut(freqs.len());
+            for ((cos, sin), freq) in cos.iter_mut().zip(sin).zip(freqs) {
+                let (s, c) = libm::sincos(f64::from(position) * freq);
+                (*cos, *sin) = (c as f32, s as f32);
+            }
+        }
+    }
+
+    fn embed(self, table: WeightId, scale: f32, out: ValueId) {
+        let rows = self.my_rows(self.n_rows(out));
+        let (panels, width) = (self.panels(table), self.plan().width(out));
+        let k = self.backend.kernels;
+        let x = self.rows_mut(out, rows.clone());
+        for (row, &token) in x.chunks_exact_mut(width).zip(&self.batch.tokens()[rows]) {
+            (k.embed)(&panels, token as usize, row);
+            if scale != 1.0 {
+                (k.scale)(scale, row);
+            }
+        }
+    }
+
+    fn rms_norm(self, op: Op) {
+        let Op::RmsNorm { x, weight, eps, heads, residual, out } = op else { return };
+        let rows = self.my_rows(self.n_rows(out));
+        let norm = Norm { width: self.plan().width(x) / heads, eps, weight: Some(self.vector(weight)), bias: None };
+        let k = self.backend.kernels;
+        let (x, y) = (self.rows(x, rows.clone()), self.rows_mut(out, rows.clone()));
+        match residual {
+            None => (k.rms_norm)(&norm, x, y),
+            Some(r) => {
+                if self.plan().value(r) != self.plan().value(out) {
+                    y.copy_from_slice(self.rows(r, rows));
+                }
+                (k.rms_norm_add)(&norm, x, y);
+            }
+        }
+    }
+
+    fn gated(self, gate: ValueId, up: ValueId, act: Activation, out: ValueId) {
+        let rows = self.my_rows(self.n_rows(out));
+        let y = self.rows_mut(out, rows.clone());
+        (self.backend.kernels.gated)(act, self.rows(gate, rows.clone()), self.rows(up, rows), y);
+    }
+
+    fn gather(self, x: ValueId, out: ValueId) {
+        let rows = self.my_rows(self.n_rows(out));
+        for row in rows {
+            let token = self.batch.outputs()[row] as usize;
+            self.rows_mut(out, row..row + 1).copy_from_slice(self.rows(x, token..token + 1));
+        }
+    }
+
+    /// Rotates queries and keys and stores keys and values, a page's run of tokens at a time: no two runs share a
+    /// page.
+    fn rope_store_kv(self, op: Op) {
+        let Op::RopeStoreKv { q, k, v, rope, attention } = op else { return };
+        let runs = self.batch.runs();
+        for run in &runs[self.worker.share(runs.len())] {
+            if let Some(rope) = rope {
+                for token in run.tokens.clone() {
+                    self.rotate(rope, token, q, attention.d_k);
+                    self.rotate(rope, token, k, attention.d_k);
+                }
+            }
+            self.store_kv(run, [k, v], &attention);
+        }
+    }
+
+    fn rotate(self, rope: usize, token: usize, x: ValueId, d_k: usize) {
+        let freqs = &self.plan().graph().ropes[rope];
+        let table = self.read(self.plan().rope_table(rope), 2 * freqs.inv_freq.len(), token..token + 1);
+        let (cos, sin) = table.split_at(freqs.inv_freq.len());
+        let rotation = Rotation { pairing: freqs.pairing, cos, sin };
+        (self.backend.kernels.rope)(&rotation, d_k, self.rows_mut(x, token..token + 1));
+    }
+
+    fn store_kv(self, run: &crate::batch::Run, [k, v]: [ValueId; 2], attention: &AttentionSpec) {
+        let layer = &self.backend.kv_layers[attention.layer];
+        let page = layer.offset + run.page as usize * layer.page();
+        for head in 0..attention.n_head_kv {
+            let at = page + head * layer.block;
+            let block = self.backend.kv.claim::<u8>(self.worker, at..at + layer.block);
+            for (i, token) in run.tokens.clone().enumerate() {
+                let k = &self.rows(k, token..token + 1)[head * attention.d_k..][..attention.d_k];
+                let v = &self.rows(v, token..token + 1)[head * attention.d_v..][..attention.d_v];
+                (self.backend.kernels.kv_store)(self.backend.kv_type, block, run.slot + i, [k, v]);
+            }
+        }
+    }
+
+    /// Quantizes this worker's rows: a run of column tiles, which lie apart in each chunk along k.
+    fn quantize(self, x: ValueId) {
+        let Some(buffer) = self.plan().acts(x) else { return };
+        let layout = Layout::new(self.plan().width(x), self.n_rows(x));
+        let rows = self.my_rows(layout.n);
+        let tiles = rows.start.div_ceil(layout.tile())..rows.end.div_ceil(layout.tile());
+        let chunks = layout.units().checked_div(layout.tiles()).unwrap_or(0);
+        for chunk in 0..chunks {
+            let units = chunk * layout.tiles() + tiles.start..chunk * layout.tiles() + tiles.end;
+            let bytes = layout.range(units.clone());
+            let out = self.backend.arena.claim(self.worker, buffer.offset + bytes.start..buffer.offset + bytes.end);
+            (self.backend.kernels.quantize)(self.value(x), layout, units, out);
+        }
+    }
+
+    fn matmul(self, op: Op) {
+        let Op::MatMul { x, weight, bias, residual, out } = op else { return };
+        let n = self.n_rows(out);
+        let weights = self.panels(weight);
+        let acts = match self.plan().acts(x) {
+            Some(buffer) if integer_product(weights.format, self.plan().limits().precision) => {
+                let bytes = Layout::new(weights.k, n).bytes();
+                Acts::Q8(self.backend.arena.read(buffer.offset..buffer.offset + bytes))
+            }
+            _ => Acts::F32(self.value(x)),
+        };
+        let residual = match residual {
+            None => Residual::None,
+            Some(r) if self.plan().value(r) == self.plan().value(out) => Residual::Output,
+            Some(r) => Residual::From(self.value(r)),
+        };
+        let epilogue = Epilogue { scale: None, bias: bias.map(|b| self.vector(b)), residual };
+        let panels = self.worker.share(weights.panels());
+        let rows = panels.start * LANES..(panels.end * LANES).min(weights.rows);
+        let at = self.plan().value(out).offset;
+        let mut columns = self.backend.arena.columns(self.worker, at, [n, weights.rows], rows);
+        (self.backend.kernels.matmul)(&MatMul { weights, acts, epilogue }, panels, &mut columns);
+    }
+}
