@@ -132,10 +132,10 @@ impl<'a> Attend<'a> {
     fn whole(self, unit: Unit<'a>) {
         let (kernels, block) = (self.backend().kernels, self.block(unit));
         let (scratch, tile, all) = self.scratch(block.rows());
-        (kernels.attention_clear)(self.spec.d_v, all);
+        kernels::attention::clear(self.spec.d_v, all);
         for t in block.tiles() {
             (kernels.attend_tile)(&block, t, scratch, tile);
-            (kernels.attention_merge)(self.spec.d_v, tile, all);
+            (kernels.merge)(self.spec.d_v, tile, all);
         }
         self.finish(unit, all);
     }
@@ -183,10 +183,10 @@ impl<'a> Attend<'a> {
             let (tiles, len) = (block.tiles().len(), partial_len(block.rows(), self.spec.d_v));
             if i % worker.count == worker.index {
                 let (_, _, all) = self.scratch(block.rows());
-                (kernels.attention_clear)(self.spec.d_v, all);
+                kernels::attention::clear(self.spec.d_v, all);
                 let partials = self.backend().partials.read::<f32>(at * 4..(at + tiles * len) * 4);
                 for tile in partials.chunks_exact(len) {
-                    (kernels.attention_merge)(self.spec.d_v, tile, all);
+                    (kernels.merge)(self.spec.d_v, tile, all);
                 }
                 self.finish(unit, all);
             }
@@ -202,7 +202,7 @@ impl<'a> Attend<'a> {
             let row = unit.segment.tokens.start + unit.first + token;
             let out = self.walk.row_part(self.out, row, unit.head * d_v..(unit.head + unit.group) * d_v);
             let rows = token * unit.group..(token + 1) * unit.group;
-            (self.backend().kernels.attention_finish)(d_v, partial, rows, None, out);
+            (self.backend().kernels.finish)(d_v, partial, rows, None, out);
         }
     }
 }
