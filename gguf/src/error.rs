@@ -2,6 +2,8 @@
 //!
 //! Messages may quote bytes of a hostile file, so names are escaped and cut before they are kept.
 
+use std::fmt;
+
 use crate::format::Format;
 use crate::value::ValueType;
 
@@ -22,7 +24,7 @@ pub enum Error {
     /// A required metadata key is absent.
     #[error(
         "key {key:?} is missing from the metadata, which ends at byte {end}; \
-         expected a value of type {expected}: the file was made by an incomplete conversion"
+         expected {expected}: convert the model again"
     )]
     Missing {
         /// The key looked for.
@@ -52,7 +54,6 @@ pub enum Error {
         /// How many parts were given.
         count: usize,
         /// What is wrong with it.
-        #[source]
         error: Box<Error>,
     },
     /// The writer was given something that a GGUF file cannot hold.
@@ -73,33 +74,40 @@ pub enum Error {
 
 /// The entry of a file that an error is about.
 #[non_exhaustive]
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Site {
     /// Magic, version and counts.
-    #[error("header")]
     Header,
     /// A metadata entry, by position and (if it could be read) name.
-    #[error("key {index} {name}")]
     Key {
         /// Position in the file, from 0.
         index: u64,
-        /// Quoted and escaped name, empty where it could not be read.
+        /// Quoted and escaped name, empty quotes where it could not be read.
         name: String,
     },
     /// A tensor, by position and (if it could be read) name.
-    #[error("tensor {index} {name}")]
     Tensor {
         /// Position in the file, from 0.
         index: u64,
-        /// Quoted and escaped name, empty where it could not be read.
+        /// Quoted and escaped name, empty quotes where it could not be read.
         name: String,
     },
     /// Bytes between or after the tensors.
-    #[error("tensor data")]
     Data,
     /// The set of files of a split model.
-    #[error("split model")]
     Split,
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Site::Header => f.write_str("header"),
+            Site::Key { index, name } => write!(f, "key {index} {name}"),
+            Site::Tensor { index, name } => write!(f, "tensor {index} {name}"),
+            Site::Data => f.write_str("tensor data"),
+            Site::Split => f.write_str("split model"),
+        }
+    }
 }
 
 impl Site {

@@ -119,17 +119,17 @@ formats! {
 //  variant   id  name      values in bytes, fields of more than one byte (at: width x count), codec
     F32     =  0, "f32",        1 in   4, [0: 4 x 1], read F32;
     F16     =  1, "f16",        1 in   2, [0: 2 x 1], read F16;
-    Q4_0    =  2, "q4_0",      32 in  18, [0: 2 x 1], read Q4_0;
-    Q4_1    =  3, "q4_1",      32 in  20, [0: 2 x 2], read Q4_1;
-    Q5_0    =  6, "q5_0",      32 in  22, [0: 2 x 1], read Q5_0;
-    Q5_1    =  7, "q5_1",      32 in  24, [0: 2 x 2], read Q5_1;
+    Q4_0    =  2, "q4_0",      32 in  18, [0: 2 x 1], full Q4_0;
+    Q4_1    =  3, "q4_1",      32 in  20, [0: 2 x 2], full Q4_1;
+    Q5_0    =  6, "q5_0",      32 in  22, [0: 2 x 1], full Q5_0;
+    Q5_1    =  7, "q5_1",      32 in  24, [0: 2 x 2], full Q5_1;
     Q8_0    =  8, "q8_0",      32 in  34, [0: 2 x 1], full Q8_0;
     Q8_1    =  9, "q8_1",      32 in  36, [0: 2 x 2], raw;
     Q2K     = 10, "q2_k",     256 in  84, [80: 2 x 2], read Q2K;
     Q3K     = 11, "q3_k",     256 in 110, [108: 2 x 1], read Q3K;
-    Q4K     = 12, "q4_k",     256 in 144, [0: 2 x 2], read Q4K;
-    Q5K     = 13, "q5_k",     256 in 176, [0: 2 x 2], read Q5K;
-    Q6K     = 14, "q6_k",     256 in 210, [208: 2 x 1], read Q6K;
+    Q4K     = 12, "q4_k",     256 in 144, [0: 2 x 2], full Q4K;
+    Q5K     = 13, "q5_k",     256 in 176, [0: 2 x 2], full Q5K;
+    Q6K     = 14, "q6_k",     256 in 210, [208: 2 x 1], full Q6K;
     Q8K     = 15, "q8_k",     256 in 292, [0: 4 x 1, 260: 2 x 16], raw;
     IQ2XXS  = 16, "iq2_xxs",  256 in  66, [0: 2 x 33], raw;
     IQ2XS   = 17, "iq2_xs",   256 in  74, [0: 2 x 33], raw;

@@ -23,7 +23,7 @@
 //! | [`meta`] | typed getters whose errors name the key, the offset, the found and the expected |
 //! | [`tensor`] | names, shapes, offsets |
 //! | [`split`] | models cut into several files |
-//! | [`write`] | a streaming writer |
+//! | [`mod@write`] | a streaming writer |
 #![forbid(unsafe_code)]
 
 pub mod error;

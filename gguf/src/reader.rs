@@ -77,6 +77,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `n` bytes.
+    #[inline]
     pub(crate) fn take(&mut self, n: u64) -> Result<&'a [u8], Bad> {
         let left = self.left();
         // `n <= left` also proves that `n` fits `usize`.
@@ -100,11 +101,13 @@ impl<'a> Reader<'a> {
         Ok(self.endian.u32(self.take(4)?))
     }
 
+    #[inline]
     pub(crate) fn u64(&mut self) -> Result<u64, Bad> {
         Ok(self.endian.u64(self.take(8)?))
     }
 
     /// A string: its length in 8 bytes, then its bytes. On failure the cursor has not moved.
+    #[inline]
     pub(crate) fn string(&mut self) -> Result<&'a [u8], Bad> {
         let mark = *self;
         let len = self.u64()?;

@@ -1,3 +1,18 @@
 //! Quantization: from f32 to blocks. Nothing here is needed to run a model.
+//!
+//! [`legacy`] has the well-known one-pass methods, whose output equals that of other tools byte for
+//! byte; [`kquant`] searches.
 
+mod kquant;
 mod legacy;
+
+/// A binary16 field, rounded to nearest; finite for every finite number.
+fn f16(x: f32) -> [u8; 2] {
+    let max = half::f16::MAX.to_f32();
+    half::f16::from_f32(x.clamp(-max, max)).to_le_bytes()
+}
+
+/// The reciprocal, and 0 for 0: a block of zeros has scale 0 and codes of 0.
+fn inverse(d: f32) -> f32 {
+    if d == 0.0 { 0.0 } else { 1.0 / d }
+}

@@ -2,11 +2,9 @@
 
 use gguf::{Endian, Error, Format, Gguf, Value, ValueType};
 
+use crate::alloc::peak;
+use crate::formats::fixture;
 use crate::raw::{Raw, n32, n64, num, sample_with};
-
-fn fixture(name: &str) -> Vec<u8> {
-    std::fs::read(format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
-}
 
 #[test]
 fn both_versions_and_byte_orders() {
@@ -227,6 +225,17 @@ fn typed_arrays() {
     assert!(get("u8.array").floats().is_none() && get("u8.array").bools().is_none());
     assert!(get("f32.array").ints().is_none() && get("string.array").ints().is_none());
     assert!(get("string.array").arrays().is_none());
+}
+
+#[test]
+fn a_large_vocabulary_costs_no_memory() {
+    let tokens: Vec<u8> = (0..262_144u32).flat_map(|i| [n64(6), format!("{i:06}").into_bytes()].concat()).collect();
+    let array = [n32(8), n64(262_144), tokens].concat();
+    let bytes = sample_with(|r| r.key("tokenizer.ggml.tokens", 9, &array));
+    let (file, held) = peak(|| Gguf::parse(&bytes).unwrap());
+    assert!(held < 4096, "{held}");
+    let tokens = file.meta().strings("tokenizer.ggml.tokens").unwrap();
+    assert_eq!(tokens.strings().nth(262_143), Some(&b"262143"[..]));
 }
 
 #[test]

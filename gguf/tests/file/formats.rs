@@ -6,7 +6,7 @@ use gguf::Format;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-fn fixture(name: &str) -> Vec<u8> {
+pub fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 

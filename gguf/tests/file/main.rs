@@ -2,6 +2,7 @@
 
 mod accept;
 mod alloc;
+mod encode;
 mod formats;
 mod fuzz;
 mod raw;

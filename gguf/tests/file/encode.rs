@@ -1,0 +1,134 @@
+//! Quantization against the output of `llama-quantize` for the same matrix.
+
+use gguf::Format;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::formats::fixture;
+
+fn decode(format: Format, blocks: &[u8]) -> Vec<f32> {
+    let mut values = vec![0.0; blocks.len() / format.block_bytes() * format.block_len()];
+    format.decoder().unwrap()(blocks, &mut values);
+    values
+}
+
+fn encode(format: Format, values: &[f32]) -> Vec<u8> {
+    let mut blocks = vec![0; values.len() / format.block_len() * format.block_bytes()];
+    format.encoder().unwrap()(values, &mut blocks);
+    blocks
+}
+
+/// Root of the mean squared error; weighted by `rms + |x|` of groups of 32 if asked for.
+fn error(x: &[f32], y: &[f32], weighted: bool) -> f64 {
+    let mut sum = 0.0;
+    for (x, y) in x.chunks(32).zip(y.chunks(32)) {
+        let rms = (x.iter().map(|v| f64::from(v * v)).sum::<f64>() / x.len() as f64).sqrt();
+        for (x, y) in x.iter().zip(y) {
+            let w = if weighted { rms + f64::from(x.abs()) } else { 1.0 };
+            sum += w * f64::from(x - y).powi(2);
+        }
+    }
+    (sum / x.len() as f64).sqrt()
+}
+
+fn encoded_formats() -> Vec<Format> {
+    Format::ALL.iter().copied().filter(|f| f.encoder().is_some()).collect()
+}
+
+#[test]
+fn one_pass_formats_equal_the_reference_byte_for_byte() {
+    let original = decode(Format::F32, &fixture("f32.bin"));
+    for format in [Format::Q8_0, Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::Q5_1] {
+        let (ours, theirs) = (encode(format, &original), fixture(&format!("{format}.bin")));
+        let differ = ours.iter().zip(&theirs).filter(|(a, b)| a != b).count();
+        assert_eq!((ours.len(), differ), (theirs.len(), 0), "{format}");
+    }
+}
+
+#[test]
+fn searched_formats_are_closer_than_the_reference() {
+    let original = decode(Format::F32, &fixture("f32.bin"));
+    // The limits are what the search reaches on this matrix, plus 0.002.
+    for (format, limit) in [(Format::Q4K, 0.989), (Format::Q5K, 0.963), (Format::Q6K, 0.960)] {
+        let ours = decode(format, &encode(format, &original));
+        let theirs = decode(format, &fixture(&format!("{format}.bin")));
+        for weighted in [false, true] {
+            let ratio = error(&original, &ours, weighted) / error(&original, &theirs, weighted);
+            assert!(ratio < limit, "{format}, weighted {weighted}: {ratio}");
+        }
+    }
+}
+
+#[test]
+fn zeros_stay_zeros() {
+    for format in encoded_formats() {
+        assert_eq!(decode(format, &encode(format, &[0.0; 512])), [0.0; 512], "{format}");
+        assert_eq!(decode(format, &encode(format, &[-0.0; 256])), [0.0; 256], "{format}");
+    }
+}
+
+#[test]
+fn a_constant_survives() {
+    for format in encoded_formats() {
+        // Not below 0.25, where the scales of K-quants become subnormal in binary16.
+        for value in [1.0f32, -1.0, 0.25, -3000.0] {
+            let y = decode(format, &encode(format, &[value; 256]));
+            // Half a step of binary16 in the scale, and in K-quants one more in the smaller scales.
+            let worst = y.iter().map(|y| (y - value).abs() / value.abs()).fold(0.0, f32::max);
+            assert!(worst < 2.0 / 1024.0, "{format} {value}: {worst}");
+        }
+    }
+}
+
+/// Blocks of values: even, heavy-tailed, sparse, offset.
+fn values() -> impl Strategy<Value = Vec<f32>> {
+    let shape = prop_oneof![Just(1i32), Just(3), Just(7)];
+    let scale = prop::sample::select(&[1e-3f32, 1.0, 500.0][..]);
+    (vec(-1.0f32..1.0, 256), shape, scale, -2.0f32..2.0, any::<bool>()).prop_map(|(x, power, scale, offset, shift)| {
+        let offset = if shift { offset } else { 0.0 };
+        x.iter().map(|v| (v.powi(power) + offset) * scale).collect()
+    })
+}
+
+proptest! {
+    /// The root-mean-square error stays below a share of the largest value: about a third of a code
+    /// for even values in a range around zero, with room for a scale that fits its group badly.
+    #[test]
+    fn errors_are_bounded(x in values()) {
+        let largest = x.iter().fold(0f32, |m, v| m.max(v.abs()));
+        for format in encoded_formats() {
+            let share = match format {
+                Format::Q4_0 => 1.0 / 16.0,
+                Format::Q5_0 => 1.0 / 32.0,
+                Format::Q4_1 | Format::Q4K => 1.0 / 22.0,
+                Format::Q5_1 | Format::Q5K => 1.0 / 44.0,
+                Format::Q6K => 1.0 / 80.0,
+                _ => 1.0 / 250.0,
+            };
+            let y = decode(format, &encode(format, &x));
+            let e = error(&x, &y, false);
+            // Scales below the smallest binary16 are lost.
+            prop_assert!(e <= f64::from(largest) * share + 1e-5, "{format}: {e} of {largest}");
+        }
+    }
+
+    #[test]
+    fn any_bits_are_taken(bits in vec(any::<u32>(), 256)) {
+        let x: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
+        let finite: Vec<f32> = x.iter().map(|v| if v.is_finite() { *v } else { 0.0 }).collect();
+        for format in encoded_formats() {
+            prop_assert_eq!(encode(format, &x).len(), 256 / format.block_len() * format.block_bytes());
+            let y = decode(format, &encode(format, &finite));
+            prop_assert!(y.iter().all(|v| v.is_finite()), "{format}");
+        }
+    }
+
+    /// The same input gives the same bytes, block by block.
+    #[test]
+    fn blocks_do_not_see_each_other(x in values(), y in values()) {
+        for format in encoded_formats() {
+            let both = encode(format, &[&x[..], &y[..]].concat());
+            prop_assert_eq!(both, [encode(format, &x), encode(format, &y)].concat(), "{}", format);
+        }
+    }
+}
