@@ -17,11 +17,11 @@ pub const TILE: usize = 4;
 
 /// One group of `T` columns, a row for each field:
 /// 0 to 7 the codes, four along k in a word as they lie in memory; then [`SCALE`], [`SUM`], [`SCALED_SUM`], and for
-/// each half of 16 [`HALF_SUMS`] and [`SCALED_HALF_SUMS`].
+/// each half of 16 [`HALF_SUMS`] and [`SCALED_HALF_SUMS`], and last [`SUM_8`].
 pub type Group<const T: usize> = [[i32; T]; FIELDS];
 
 /// Rows of a group.
-pub const FIELDS: usize = 15;
+pub const FIELDS: usize = 16;
 /// Bits of the f32 scale.
 pub const SCALE: usize = STEPS;
 /// `-128 *` the sum of the codes.
@@ -32,6 +32,8 @@ pub const SCALED_SUM: usize = STEPS + 2;
 pub const HALF_SUMS: usize = STEPS + 3;
 /// Bits of the f32 `scale *` the sums of the codes of the halves.
 pub const SCALED_HALF_SUMS: usize = STEPS + 5;
+/// `-8 *` the sum of the codes.
+pub const SUM_8: usize = STEPS + 7;
 
 /// Groups whose largest magnitude is below this (2^-120) become zeros: nearly half of all f32 exponents below what
 /// activations reach, and `127 / max` stays finite.
@@ -200,5 +202,6 @@ fn quantize_group<S: Simd, const T: usize>(s: S, x: &[f32; GROUP], out: &mut Gro
         sum += half;
     }
     out[SUM][column] = sum as i32 * -128;
+    out[SUM_8][column] = sum as i32 * -8;
     out[SCALED_SUM][column] = (scale * sum).to_bits().cast_signed();
 }

@@ -110,8 +110,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     #[inline(always)]
     fn store_f16(self, v: F, out: &mut [u16; LANES]) {
         op!({
-            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm256_cvtps_ph::<NEAREST>(v[0]));
-            _mm_storeu_si128(out[8..].as_mut_ptr().cast(), _mm256_cvtps_ph::<NEAREST>(v[1]));
+            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[0]));
+            _mm_storeu_si128(out[8..].as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[1]));
         })
     }
     #[inline(always)]

@@ -142,7 +142,7 @@ fn start<S: Simd, U: Coded, const P: usize, const Q: usize, const T: usize>(
             let init = match (U::SUB, U::ZERO) {
                 (GROUP, 128) => s.splat_i32(x[q][acts::SUM][c]),
                 (GROUP, 16) => s.sar_i32::<3>(s.splat_i32(x[q][acts::SUM][c])),
-                (GROUP, 8) => s.sar_i32::<4>(s.splat_i32(x[q][acts::SUM][c])),
+                (GROUP, 8) => s.splat_i32(x[q][acts::SUM_8][c]),
                 (16, 32) => s.splat_i32(x[q][acts::HALF_SUMS + half][c]),
                 (16, 4) => s.sar_i32::<3>(s.splat_i32(x[q][acts::HALF_SUMS + half][c])),
                 _ => unreachable!("a zero that no format has"),

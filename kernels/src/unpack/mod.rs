@@ -130,14 +130,29 @@ const fn dense<S: Simd, U: Unpack>() -> Row<S> {
         bytes: size_of::<U::Block>(),
         pack: |file, lane, block| U::pack(file, lane, bytemuck::from_bytes_mut(block)),
         q8: None,
-        f32: |s, args, panels, out| s.vectorize(|s| matmul::f32::run::<S, U>(s, args, panels, out)),
-        decode: |s, weights, row, out| s.vectorize(|s| panel::decode::<S, U>(s, weights, row, out)),
+        f32: |s, args, panels, out| {
+            s.vectorize(
+                #[inline(always)]
+                |s| matmul::f32::run::<S, U>(s, args, panels, out),
+            )
+        },
+        decode: |s, weights, row, out| {
+            s.vectorize(
+                #[inline(always)]
+                |s| panel::decode::<S, U>(s, weights, row, out),
+            )
+        },
     }
 }
 
 const fn coded<S: Simd, U: Coded>() -> Row<S> {
     Row {
-        q8: Some(|s, args, panels, out| s.vectorize(|s| matmul::q8::run::<S, U>(s, args, panels, out))),
+        q8: Some(|s, args, panels, out| {
+            s.vectorize(
+                #[inline(always)]
+                |s| matmul::q8::run::<S, U>(s, args, panels, out),
+            )
+        }),
         ..dense::<S, U>()
     }
 }
