@@ -145,7 +145,9 @@ pub enum Fault {
         left: u64,
     },
     /// More entries are announced than the rest of the file can hold.
-    #[error("{found} {what} announced, expected at most {max}: so many do not fit the file")]
+    #[error(
+        "{found} {what} announced, expected at most {max}: more do not fit the rest of the file, or exceed what is accepted"
+    )]
     Count {
         /// What is counted.
         what: &'static str,
