@@ -1,2 +1,34 @@
-//! handmill
-fn main() {}
+//! The program `handmill`: what people type, see and keep on disk.
+//!
+//! `cli` lists the subcommands, `commands` carries them out, `store` keeps models, `source` brings them in, `ui` is what
+//! a person sees. Everything about models and time is the engine's; nothing here computes.
+#![forbid(unsafe_code)]
+
+mod chat;
+mod cli;
+mod commands;
+mod error;
+mod source;
+mod store;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use error::Error;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match cli.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever closed the pipe, as `head` does, wants no more and needs no message.
+        Err(Error::OutputClosed) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            if let Some(hint) = error.hint() {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The subcommands, a module each, and how they find a model.
+
+pub mod list;
+pub mod pull;
+pub mod rm;
+pub mod run;
+pub mod score;
+pub mod show;
+pub mod tokenize;
+pub mod verify;
+
+use std::path::{Path, PathBuf};
+
+use engine::{Engine, Options, Progress};
+
+use crate::error::{Error, Result};
+use crate::source::{catalogue, obtain};
+use crate::store::{Name, Store};
+use crate::ui::Ui;
+
+/// The file of the model that an argument stands for: a path, a name of the store, or a name of the catalogue, which
+/// is obtained on first use.
+///
+/// # Errors
+/// There is no such model, or it cannot be obtained.
+pub fn find(model: &str, ui: Ui) -> Result<PathBuf> {
+    let path = Path::new(model);
+    if is_path(model) {
+        return match path.try_exists() {
+            Ok(true) => Ok(path.to_path_buf()),
+            Ok(false) => Err(Error::io("cannot read", path)(std::io::ErrorKind::NotFound.into())),
+            Err(e) => Err(Error::io("cannot read", path)(e)),
+        };
+    }
+    let name: Name = model.parse()?;
+    let store = Store::of_user()?;
+    let stored = store.model(&name);
+    if let Ok(Some(found)) = stored {
+        return Ok(found);
+    }
+    // A damaged copy of a catalogue's model is replaced by a good one.
+    if let Some(source) = catalogue::find(&name)? {
+        let size = crate::ui::format::bytes(source.model().download);
+        ui.say(&format!("{} is not in the store; obtaining it once ({size})", source.model().name));
+        return obtain(&store, &name, &source, ui).map(|(path, _)| path);
+    }
+    match stored? {
+        None if path.is_file() => Ok(path.to_path_buf()),
+        _ => Err(Error::NotFound { name: model.into(), known: catalogue::names() }),
+    }
+}
+
+/// Whether an argument can only be meant as a path, or is one that exists.
+fn is_path(model: &str) -> bool {
+    let path = Path::new(model);
+    let marked = path.is_absolute() || model.starts_with('.') || model.contains('\\') || model.ends_with(".gguf");
+    marked || (model.contains('/') && path.is_file())
+}
+
+/// Opens a model with its progress on standard error.
+///
+/// # Errors
+/// Whatever the engine says.
+pub fn open(path: &Path, options: &Options, ui: Ui) -> Result<Engine> {
+    let mut bar = None;
+    let mut seen = 0;
+    let engine = Engine::open(path, options, &mut |Progress::Weights { done, total }| {
+        // Small models load faster than a bar can be read.
+        if total > 1 << 28 {
+            let bar = bar.get_or_insert_with(|| ui.bar("loading", Some(total), 0));
+            bar.inc(done.saturating_sub(seen));
+            seen = done;
+        }
+    })?;
+    Ok(engine)
+}
