@@ -134,10 +134,11 @@ pub const fn partial_len(rows: usize, d_v: usize) -> usize {
     rows * (value_stride(d_v) + 2)
 }
 
-/// Floats of scratch memory that [`attend_tile`] needs: scores, and one page widened. Best aligned to 64 bytes.
+/// Floats of scratch memory that [`attend_tile`] needs: scores, queries, and keys or values of a page as floats. Best
+/// aligned to 64 bytes.
 pub const fn scratch_len(d_k: usize, d_v: usize) -> usize {
     let widest = if d_k > value_stride(d_v) { d_k } else { value_stride(d_v) };
-    MAX_ROWS * TILE + PAGE * widest
+    MAX_ROWS * (TILE + d_k) + PAGE * widest
 }
 
 /// `(o, m, l)` of partials.
@@ -173,72 +174,88 @@ pub fn attend_tile<S: Simd>(s: S, block: &Block, tile: usize, scratch: &mut [f32
     }
 }
 
-/// Calls `$call` with `$n` rows from `$first` on until all rows had their turn, the most that registers can hold
-/// first.
-macro_rules! by_rows {
-    ($s:ident, $rows:expr, |$first:ident, $n:ident| $call:expr) => {{
-        let (rows, mut at) = ($rows, 0);
-        while at < rows {
-            let left = rows - at;
-            at += if $s::ACCUMULATORS >= 16 && left >= 8 {
-                by_rows!(@ 8, $first, at, $n, $call)
-            } else if left >= 4 {
-                by_rows!(@ 4, $first, at, $n, $call)
-            } else if left >= 2 {
-                by_rows!(@ 2, $first, at, $n, $call)
-            } else {
-                by_rows!(@ 1, $first, at, $n, $call)
-            }
-        }
-    }};
-    (@ $count:literal, $first:ident, $at:ident, $n:ident, $call:expr) => {{
-        const $n: usize = $count;
-        let $first = $at;
-        $call;
-        $n
-    }};
+/// Rows of floats times rows of lanes: `out[r] += x[r][i] * y[i]` for all i ascending. Scores and values are both.
+struct Product<'a, E> {
+    /// Rows of `out`.
+    rows: usize,
+    /// `[rows][x_stride]`, of which the first `n` count.
+    x: &'a [f32],
+    x_stride: usize,
+    n: usize,
+    /// `[n][columns]`.
+    y: &'a [[E; LANES]],
+    columns: usize,
+    /// `[rows][out_stride]`, of which the first `columns` are added to.
+    out: &'a mut [[f32; LANES]],
+    out_stride: usize,
 }
 
-/// Calls `$call` with `$n` columns of sixteen from `$first` on until all had their turn, as many as registers can
-/// hold for `$rows` rows.
-macro_rules! by_columns {
-    ($s:ident, $rows:ident, $columns:expr, |$first:ident, $n:ident| $call:expr) => {{
-        let (columns, mut at) = ($columns, 0);
-        while at < columns {
-            let left = columns - at;
-            at += if 4 * $rows <= $s::ACCUMULATORS && left >= 4 {
-                by_rows!(@ 4, $first, at, $n, $call)
-            } else if 2 * $rows <= $s::ACCUMULATORS && left >= 2 {
-                by_rows!(@ 2, $first, at, $n, $call)
-            } else {
-                by_rows!(@ 1, $first, at, $n, $call)
-            }
-        }
-    }};
-}
+impl<E: Element> Product<'_, E> {
+    /// A function of its own, compiled once for each ISA and element.
+    fn compute<S: Simd>(mut self, s: S) {
+        s.vectorize(
+            #[inline(always)]
+            |s| {
+                let mut row = 0;
+                while row < self.rows {
+                    row += match self.rows - row {
+                        8.. if S::ACCUMULATORS >= 16 => self.add_rows::<S, 8>(s, row),
+                        4.. => self.add_rows::<S, 4>(s, row),
+                        2.. => self.add_rows::<S, 2>(s, row),
+                        _ => self.add_rows::<S, 1>(s, row),
+                    };
+                }
+            },
+        );
+    }
 
-/// `sums[r][c] += x[r][i] * y[i * step + c]` for all i ascending: the one loop of scores and of values.
-#[inline(always)]
-fn accumulate<S: Simd, E: Element, const R: usize, const C: usize>(
-    s: S,
-    sums: &mut [[S::F32; C]; R],
-    x: [&[f32]; R],
-    (y, step): (&[[E; LANES]], usize),
-    first: usize,
-) {
-    let n = x[0].len();
-    let x = x.map(|x| &x[..n]);
-    for (i, y) in (0..n).zip(y.chunks_exact(step)) {
-        let mut columns = [s.splat(0.0); C];
-        for (column, y) in columns.iter_mut().zip(&y[first..first + C]) {
-            *column = E::load(s, y);
+    /// Computes `R` rows from `row` on, in blocks as wide as registers allow.
+    #[inline(always)]
+    fn add_rows<S: Simd, const R: usize>(&mut self, s: S, row: usize) -> usize {
+        let mut column = 0;
+        while column < self.columns {
+            column += match self.columns - column {
+                4.. if 4 * R <= S::ACCUMULATORS => self.add_block::<S, R, 4>(s, row, column),
+                2.. if 2 * R <= S::ACCUMULATORS => self.add_block::<S, R, 2>(s, row, column),
+                _ => self.add_block::<S, R, 1>(s, row, column),
+            };
         }
-        for (sums, x) in sums.iter_mut().zip(&x) {
-            let x = s.splat(x[i]);
-            for (sum, &column) in sums.iter_mut().zip(&columns) {
-                *sum = s.fma(x, column, *sum);
+        R
+    }
+
+    /// A block of sums that stays in registers.
+    #[inline(always)]
+    fn add_block<S: Simd, const R: usize, const C: usize>(&mut self, s: S, row: usize, column: usize) -> usize {
+        let mut x = [&[][..]; R];
+        for (r, x) in x.iter_mut().enumerate() {
+            *x = &self.x[(row + r) * self.x_stride..][..self.n];
+        }
+        let mut sums = [[s.splat(0.0); C]; R];
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let out = &self.out[(row + r) * self.out_stride + column..][..C];
+            for (sum, out) in sums.iter_mut().zip(out) {
+                *sum = s.load(out);
             }
         }
+        for (i, y) in (0..self.n).zip(self.y.chunks_exact(self.columns)) {
+            let mut lanes = [s.splat(0.0); C];
+            for (lanes, y) in lanes.iter_mut().zip(&y[column..column + C]) {
+                *lanes = E::load(s, y);
+            }
+            for (sums, x) in sums.iter_mut().zip(&x) {
+                let x = s.splat(x[i]);
+                for (sum, &lanes) in sums.iter_mut().zip(&lanes) {
+                    *sum = s.fma(x, lanes, *sum);
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            let out = &mut self.out[(row + r) * self.out_stride + column..][..C];
+            for (&sum, out) in sums.iter().zip(out) {
+                s.store(sum, out);
+            }
+        }
+        C
     }
 }
 
@@ -274,63 +291,61 @@ impl<'a> Tile<'a> {
 
     #[inline(always)]
     fn attend<S: Simd, E: Element>(&self, s: S, scratch: &mut [f32], partial: &mut [f32]) {
-        let (o, m, l) = split(partial, self.block.params.d_v);
+        let Params { d_k, d_v, .. } = self.block.params;
+        let (o, m, l) = split(partial, d_v);
         assert_eq!(m.len(), self.rows, "rows of partials");
         o.fill([0.0; LANES]);
-        m.fill(f32::NEG_INFINITY);
-        l.fill(0.0);
-        let (scores, widened) = scratch.as_chunks_mut().0.split_at_mut(MAX_ROWS * PANELS);
-        // One group of rows reads the cache as it is; more share the work of widening it.
+        let (scores, rest) = scratch.split_at_mut(self.rows * TILE);
+        let (queries, widened) = rest.split_at_mut(self.rows * d_k);
+        let widened = &mut widened.as_chunks_mut().0[..PAGE * d_k.max(value_stride(d_v)) / LANES];
+        self.pack_queries(queries);
+        scores.fill(0.0);
+        let scores = scores.as_chunks_mut().0;
+        // A few rows read the cache as it is; more share the work of widening it.
         let shared = !E::IS_F32 && self.rows > S::ACCUMULATORS / 2;
         for page in self.pages() {
             let (keys, _) = self.block.page::<E>(self.tile * (TILE / PAGE) + page);
             if shared {
-                self.score_page(s, page, widen(s, keys, widened), scores);
+                self.score_page(s, page, queries, widen(s, keys, widened), scores);
             } else {
-                self.score_page(s, page, keys, scores);
+                self.score_page(s, page, queries, keys, scores);
             }
         }
-        for (row, scores) in scores.chunks_exact_mut(PANELS).enumerate().take(self.rows) {
+        for (row, scores) in scores.chunks_exact_mut(PANELS).enumerate() {
             (m[row], l[row]) = self.weigh(s, self.seen[row], scores);
         }
         for page in self.pages() {
             let (_, values) = self.block.page::<E>(self.tile * (TILE / PAGE) + page);
             if shared {
-                self.add_page(s, page, widen(s, values, widened), (scores, o));
+                self.add_page(s, page, scores.as_flattened(), widen(s, values, widened), o);
             } else {
-                self.add_page(s, page, values, (scores, o));
+                self.add_page(s, page, scores.as_flattened(), values, o);
             }
         }
     }
 
-    /// A row of the queries.
-    #[inline(always)]
-    fn query(&self, row: usize) -> &[f32] {
-        let Params { d_k, group, .. } = self.block.params;
+    /// The rows of the queries, one after the other.
+    fn pack_queries(&self, out: &mut [f32]) {
         let Queries { data, stride, .. } = self.block.queries;
-        &data[row / group * stride + row % group * d_k..][..d_k]
+        let width = self.block.params.group * self.block.params.d_k;
+        for (token, out) in out.chunks_exact_mut(width).enumerate() {
+            out.copy_from_slice(&data[token * stride..][..width]);
+        }
     }
 
     /// Products of all rows with the keys of a page.
-    #[inline(always)]
-    fn score_page<S: Simd, E: Element>(&self, s: S, page: usize, keys: &[[E; LANES]], scores: &mut [[f32; LANES]]) {
-        const STEP: usize = PAGE / LANES;
-        by_rows!(S, self.rows, |first, R| {
-            let mut queries = [&[][..]; R];
-            for (r, query) in queries.iter_mut().enumerate() {
-                *query = self.query(first + r);
-            }
-            by_columns!(S, R, STEP, |column, C| {
-                let mut sums = [[s.splat(0.0); C]; R];
-                accumulate::<S, E, R, C>(s, &mut sums, queries, (keys, STEP), column);
-                for (r, sums) in sums.iter().enumerate() {
-                    let at = (first + r) * PANELS + page * STEP + column;
-                    for (out, &sum) in scores[at..at + C].iter_mut().zip(sums) {
-                        s.store(sum, out);
-                    }
-                }
-            })
-        })
+    fn score_page<S: Simd, E: Element>(
+        &self,
+        s: S,
+        page: usize,
+        queries: &[f32],
+        keys: &[[E; LANES]],
+        scores: &mut [[f32; LANES]],
+    ) {
+        let (columns, d_k) = (PAGE / LANES, self.block.params.d_k);
+        let out = &mut scores[page * columns..];
+        let (x, y) = (queries, keys);
+        Product { rows: self.rows, x, x_stride: d_k, n: d_k, y, columns, out, out_stride: PANELS }.compute(s);
     }
 
     /// Turns the products of a row into weights `e^(score - m)`, 0 where the row does not see the key, and gives `m`
@@ -368,63 +383,42 @@ impl<'a> Tile<'a> {
         (m, s.reduce_add(sum))
     }
 
-    /// Adds the values of a page by the weights of all rows.
-    #[inline(always)]
+    /// Adds the values of a page by the weights of all rows: the keys that all rows see at once, the others row by
+    /// row before and after, so that each row meets its keys ascending.
     fn add_page<S: Simd, E: Element>(
         &self,
         s: S,
         page: usize,
+        weights: &[f32],
         values: &[[E; LANES]],
-        (weights, o): (&[[f32; LANES]], &mut [[f32; LANES]]),
+        o: &mut [[f32; LANES]],
     ) {
-        let on_page = |at: usize| at.clamp(page * PAGE, (page + 1) * PAGE);
-        by_rows!(S, self.rows, |first, R| {
-            let seen = &self.seen[first..first + R];
-            // Keys that all rows of the group see; where there are none, an empty range at each row's end.
-            let start = on_page(seen.iter().map(|s| s.0).max().unwrap_or(0));
-            let end = on_page(seen.iter().map(|s| s.1).min().unwrap_or(0)).max(start);
-            for (r, &(from, to)) in seen.iter().enumerate() {
-                self.add_keys::<S, E, 1>(s, first + r, on_page(from)..start.min(on_page(to)), (values, weights, o));
+        let columns = value_stride(self.block.params.d_v) / LANES;
+        let mut add = |rows: Range<usize>, keys: Range<usize>| {
+            if keys.is_empty() {
+                return;
             }
-            self.add_keys::<S, E, R>(s, first, start..end, (values, weights, o));
-            for (r, &(from, to)) in seen.iter().enumerate() {
-                self.add_keys::<S, E, 1>(s, first + r, end.max(on_page(from))..on_page(to), (values, weights, o));
-            }
-        })
-    }
-
-    /// Adds the values of some keys of a page by the weights of `R` rows from `first` on.
-    #[inline(always)]
-    fn add_keys<S: Simd, E: Element, const R: usize>(
-        &self,
-        s: S,
-        first: usize,
-        keys: Range<usize>,
-        (values, weights, o): (&[[E; LANES]], &[[f32; LANES]], &mut [[f32; LANES]]),
-    ) {
-        if keys.is_empty() {
-            return;
+            let x = &weights[rows.start * TILE + page * PAGE + keys.start..];
+            let y = &values[keys.start * columns..];
+            let out = &mut o[rows.start * columns..];
+            let (rows, n) = (rows.len(), keys.len());
+            Product { rows, x, x_stride: TILE, n, y, columns, out, out_stride: columns }.compute(s);
+        };
+        let on_page = |at: usize| at.saturating_sub(page * PAGE).min(PAGE);
+        let seen = |row: usize| on_page(self.seen[row].0)..on_page(self.seen[row].1);
+        // What tokens see moves on with them, so the rows that see something lie together.
+        let Some(first) = (0..self.rows).find(|&row| !seen(row).is_empty()) else { return };
+        let count = (first..self.rows).take_while(|&row| !seen(row).is_empty()).count();
+        let rows = first..first + count;
+        let start = rows.clone().map(|row| seen(row).start).max().unwrap_or(0);
+        let end = rows.clone().map(|row| seen(row).end).min().unwrap_or(0).max(start);
+        for row in rows.clone() {
+            add(row..row + 1, seen(row).start..seen(row).end.min(start));
         }
-        let step = value_stride(self.block.params.d_v) / LANES;
-        let values = &values[keys.start % PAGE * step..];
-        let mut rows = [&[][..]; R];
-        for (r, row) in rows.iter_mut().enumerate() {
-            *row = &weights.as_flattened()[(first + r) * TILE..][keys.clone()];
+        add(rows.clone(), start..end);
+        for row in rows {
+            add(row..row + 1, seen(row).start.max(end)..seen(row).end);
         }
-        by_columns!(S, R, step, |column, C| {
-            let mut sums = [[s.splat(0.0); C]; R];
-            for (r, sums) in sums.iter_mut().enumerate() {
-                for (sum, o) in sums.iter_mut().zip(&o[(first + r) * step + column..]) {
-                    *sum = s.load(o);
-                }
-            }
-            accumulate::<S, E, R, C>(s, &mut sums, rows, (values, step), column);
-            for (r, sums) in sums.iter().enumerate() {
-                for (&sum, o) in sums.iter().zip(&mut o[(first + r) * step + column..]) {
-                    s.store(sum, o);
-                }
-            }
-        })
     }
 }
 

@@ -17,6 +17,7 @@ pub mod kv;
 pub mod math;
 pub mod matmul;
 pub mod panel;
+pub mod roof;
 pub mod rowwise;
 pub mod simd;
 pub mod unpack;
@@ -29,9 +30,11 @@ use isa::Token;
 use kv::KvType;
 use matmul::MatMul;
 use panel::Weights;
+use roof::Roof;
 use rowwise::{Activation, Norm, Rotation};
 use std::marker::PhantomData;
 use std::ops::Range;
+use simd::Simd;
 use unpack::Table;
 
 /// The kernels of one instruction set.
@@ -76,6 +79,8 @@ pub struct Kernels {
     pub merge: fn(usize, &[f32], &mut [f32]),
     /// [`attention::finish`]: size of a value, partials, rows, attention sinks, output.
     pub finish: fn(usize, &[f32], Range<usize>, Option<&[f32]>, &mut [f32]),
+    /// What the machine can do at most.
+    pub roof: Roof,
 }
 
 impl Kernels {
@@ -112,10 +117,10 @@ impl Kernels {
     }
 }
 
-/// A generic kernel as a function of a table: compiled with the instructions of `S`, the table's token.
+/// A kernel of floats as a function of a table, compiled with the instructions of `S`, the table's token.
 macro_rules! entry {
     ($module:ident :: $kernel:ident ($($arg:ident),*)) => {
-        |$($arg),*| token::<S>().vectorize(#[inline(always)] |s| $module::$kernel(s, $($arg),*))
+        |$($arg),*| token::<S>().float().vectorize(#[inline(always)] |s| $module::$kernel(s, $($arg),*))
     };
 }
 
@@ -148,6 +153,12 @@ const fn kernels<S: Token>(isa: Isa) -> Kernels {
         attend_tile: entry!(attention::attend_tile(block, tile, scratch, partial)),
         merge: entry!(attention::merge(d_v, tile, all)),
         finish: entry!(attention::finish(d_v, all, rows, sinks, out)),
+        roof: Roof {
+            read: entry!(roof::read(bytes)),
+            dot: entry!(roof::dot(codes, x, rounds)),
+            fma: entry!(roof::fma(w, x, rounds)),
+            accumulators: roof::accumulators::<S>(),
+        },
     }
 }
 

@@ -20,10 +20,16 @@ pub struct Dot {
 }
 
 impl<const VNNI: bool> Token for Avx2<VNNI> {
+    type Float = Avx2<false>;
+
     fn new() -> Option<Self> {
         let base =
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         (base && (!VNNI || is_x86_feature_detected!("avxvnni"))).then_some(Self(()))
+    }
+
+    fn float(self) -> Avx2<false> {
+        Avx2(())
     }
 
     unsafe fn assume() -> Self {

@@ -17,6 +17,8 @@ pub struct Dot {
 }
 
 impl<const VNNI: bool> Token for Avx512<VNNI> {
+    type Float = Avx512<false>;
+
     fn new() -> Option<Self> {
         let base = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
@@ -26,6 +28,10 @@ impl<const VNNI: bool> Token for Avx512<VNNI> {
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c");
         (base && (!VNNI || is_x86_feature_detected!("avx512vnni"))).then_some(Self(()))
+    }
+
+    fn float(self) -> Avx512<false> {
+        Avx512(())
     }
 
     unsafe fn assume() -> Self {

@@ -21,8 +21,14 @@ use std::str::FromStr;
 
 /// A zero-sized proof that this CPU has the instructions of an ISA.
 pub trait Token: Simd {
+    /// The same lanes without instructions for integer dot products: float kernels are compiled once for both.
+    type Float: Token;
+
     /// The proof, if detection finds the instructions.
     fn new() -> Option<Self>;
+
+    /// What is proved for floats.
+    fn float(self) -> Self::Float;
 
     /// The proof without looking.
     ///
@@ -66,8 +72,14 @@ unsafe fn max8(a: __m256) -> f32 {
 }
 
 impl Token for scalar::Scalar {
+    type Float = Self;
+
     fn new() -> Option<Self> {
         Some(Self)
+    }
+
+    fn float(self) -> Self {
+        self
     }
 
     unsafe fn assume() -> Self {

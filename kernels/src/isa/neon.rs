@@ -26,9 +26,15 @@ pub struct Dot {
 }
 
 impl<const DOT: bool> Token for Neon<DOT> {
+    type Float = Neon<false>;
+
     fn new() -> Option<Self> {
         let base = std::arch::is_aarch64_feature_detected!("neon");
         (base && (!DOT || std::arch::is_aarch64_feature_detected!("dotprod"))).then_some(Self(()))
+    }
+
+    fn float(self) -> Neon<false> {
+        Neon(())
     }
 
     unsafe fn assume() -> Self {
