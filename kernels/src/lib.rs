@@ -155,7 +155,7 @@ const fn kernels<S: Token>(isa: Isa) -> Kernels {
         finish: entry!(attention::finish(d_v, all, rows, sinks, out)),
         roof: Roof {
             read: entry!(roof::read(bytes)),
-            dot: entry!(roof::dot(codes, x, rounds)),
+            dot: |codes, x, rounds| token::<S>().vectorize(#[inline(always)] |s| roof::dot(s, codes, x, rounds)),
             fma: entry!(roof::fma(w, x, rounds)),
             accumulators: roof::accumulators::<S>(),
         },
