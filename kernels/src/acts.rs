@@ -124,6 +124,17 @@ impl<'a, const T: usize> Units<'a, T> {
         Units { groups: bytemuck::cast_slice(bytes), layout }
     }
 
+    /// All groups.
+    #[inline(always)]
+    pub fn all(&self) -> &'a [Group<T>] {
+        self.groups
+    }
+
+    /// Bytes of all units of a tile.
+    pub fn tile_bytes(&self) -> usize {
+        self.layout.groups() * size_of::<Group<T>>()
+    }
+
     /// The groups of tile `tile` in chunk `chunk`.
     #[inline(always)]
     pub fn get(&self, chunk: usize, tile: usize) -> &'a [Group<T>] {

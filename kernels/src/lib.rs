@@ -34,7 +34,7 @@ use roof::Roof;
 use rowwise::{Activation, Norm, Rotation};
 use std::marker::PhantomData;
 use std::ops::Range;
-use simd::Simd;
+use simd::{LANES, Simd};
 use unpack::Table;
 
 /// The kernels of one instruction set.
@@ -135,7 +135,7 @@ const fn kernels<S: Token>(isa: Isa) -> Kernels {
         embed: |weights, row, out| {
             let s = token::<S>();
             let decode = S::row(weights.format).expect("a format with kernels").decode;
-            decode(s, weights, row, out);
+            decode(s.float(), weights, row, out);
         },
         rms_norm: entry!(rowwise::rms_norm(norm, x, out)),
         rms_norm_add: entry!(rowwise::rms_norm_add(norm, x, out)),
@@ -231,6 +231,14 @@ impl<'a> Columns<'a> {
     /// Rows of the view.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// The rows of panel `panel` of the view in one column.
+    #[inline(always)]
+    pub(crate) fn panel(&mut self, column: usize, panel: usize) -> &mut [f32] {
+        let start = panel * LANES;
+        let end = self.rows.min(start + LANES);
+        &mut self.column(column)[start..end]
     }
 
     /// The rows of the view in one column.

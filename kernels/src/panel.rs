@@ -5,7 +5,8 @@
 
 use crate::isa::scalar::Scalar;
 use crate::simd::{LANES, Simd};
-use crate::unpack::{GROUP, Table, Unpack, each_step};
+use crate::unpack::expand::Values;
+use crate::unpack::{GROUP, Shape, Table, Unpack};
 use gguf::Format;
 
 /// A weight matrix in panels.
@@ -87,27 +88,14 @@ pub fn decode<S: Simd, U: Unpack>(s: S, weights: &Weights<'_>, row: usize, out: 
     assert_eq!(out.len(), weights.k, "values of a row");
     let lane = row % LANES;
     let blocks = weights.panel::<U>(row / LANES);
-    for (block, out) in blocks.iter().zip(out.chunks_mut(U::K)) {
-        for (g, out) in out.chunks_mut(GROUP).enumerate() {
-            let mut group = [0.0; GROUP];
-            each_step!(STEP, {
-                let sub = (g * GROUP + 4 * STEP) / U::SUB;
-                let scale = U::scale(s, block, sub);
-                let values = U::values(s, block, g, STEP);
-                for (out, value) in group[4 * STEP..].iter_mut().zip(values) {
-                    let value = if U::MINS {
-                        // -0.0 - min is -min for zeros too.
-                        let offset = s.sub(s.splat(-0.0), U::min(s, block, sub));
-                        s.fma(scale, value, offset)
-                    } else {
-                        s.mul(scale, value)
-                    };
-                    let mut lanes = [0.0; LANES];
-                    s.store(value, &mut lanes);
-                    *out = lanes[lane];
-                }
-            });
-            out.copy_from_slice(&group[..out.len()]);
+    let mut group = Values::ZERO;
+    for (g, out) in out.chunks_mut(GROUP).enumerate() {
+        group.expand::<S, U>(s, blocks, g);
+        let per_sub = U::Shape::SUB;
+        for (i, out) in out.iter_mut().enumerate() {
+            let (scale, min) = (group.scales[i / per_sub][lane], group.mins[i / per_sub][lane]);
+            let value = group.values[i][lane];
+            *out = if U::Shape::MINS { scale.mul_add(value, -min) } else { scale * value };
         }
     }
 }

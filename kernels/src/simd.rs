@@ -132,6 +132,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     /// Sixty-four codes from memory.
     fn load_codes(self, x: &[u8; 64]) -> Self::Codes;
+    /// Sixty-four codes to memory.
+    fn store_codes(self, a: Self::Codes, out: &mut [u8; 64]);
     /// All bytes `x`.
     fn splat_codes(self, x: u8) -> Self::Codes;
     /// `a & b`.
@@ -154,7 +156,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn dot_start(self, init: Self::I32) -> Self::Dot;
     /// `acc[row] + sum over i of codes[4 row + i] * x[i]`, where `x` is four bytes in -127..=127 as they lie in
     /// memory. Exact as long as the codes are at most 127 and [`Simd::dot_carry`] is called at least once every
-    /// [`small_steps`] calls.
+    /// [`small_steps`] calls and before [`Simd::dot_end`].
     fn dot_small(self, acc: Self::Dot, codes: Self::Codes, x: i32) -> Self::Dot;
     /// The same for codes biased by 128 (a signed code c stored as c + 128), exact for all 256 of them, no carry
     /// needed: the product of the signed code where [`Simd::BIASED_DOT`] is false, of the biased one where it is
@@ -162,7 +164,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn dot_wide(self, acc: Self::Dot, codes: Self::Codes, x: i32) -> Self::Dot;
     /// Moves what was gathered in 16 bits to 32 bits.
     fn dot_carry(self, acc: Self::Dot) -> Self::Dot;
-    /// The sums.
+    /// The sums in 32 bits.
     fn dot_end(self, acc: Self::Dot) -> Self::I32;
 }
 

@@ -252,6 +252,13 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         op!([_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x[32..].as_ptr().cast())])
     }
     #[inline(always)]
+    fn store_codes(self, a: I, out: &mut [u8; 64]) {
+        op!({
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), a[0]);
+            _mm256_storeu_si256(out[32..].as_mut_ptr().cast(), a[1]);
+        })
+    }
+    #[inline(always)]
     fn splat_codes(self, x: u8) -> I {
         op!([_mm256_set1_epi8(x.cast_signed()); 2])
     }
@@ -372,6 +379,6 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
     #[inline(always)]
     fn dot_end(self, acc: Dot) -> I {
-        self.dot_carry(acc).sums
+        acc.sums
     }
 }

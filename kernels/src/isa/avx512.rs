@@ -227,6 +227,10 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         op!(_mm512_loadu_si512(x.as_ptr().cast()))
     }
     #[inline(always)]
+    fn store_codes(self, a: __m512i, out: &mut [u8; 64]) {
+        op!(_mm512_storeu_si512(out.as_mut_ptr().cast(), a))
+    }
+    #[inline(always)]
     fn splat_codes(self, x: u8) -> __m512i {
         op!(_mm512_set1_epi8(x.cast_signed()))
     }
@@ -327,6 +331,6 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
     #[inline(always)]
     fn dot_end(self, acc: Dot) -> __m512i {
-        self.dot_carry(acc).sums
+        acc.sums
     }
 }

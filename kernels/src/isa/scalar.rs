@@ -216,6 +216,10 @@ impl Simd for Scalar {
         *x
     }
     #[inline(always)]
+    fn store_codes(self, a: C, out: &mut [u8; 64]) {
+        *out = a;
+    }
+    #[inline(always)]
     fn splat_codes(self, x: u8) -> C {
         [x; 64]
     }

@@ -1,115 +1,204 @@
 //! Any weights times activations in f32.
+//!
+//! One column of plain floats ([`one`]): decode, widened in registers. Else ([`run`]) a few groups of some panels are
+//! unpacked to memory once, then tile after tile of columns passes over them ([`tile`]), in a loop that knows no
+//! format.
 
-use super::{Acts, MatMul, PanelRange, Tile, store_tile};
+use super::{Acts, MatMul, store};
 use crate::Columns;
-use crate::simd::Simd;
-use crate::unpack::{GROUP, Unpack, each_step};
+use crate::simd::{LANES, Simd};
+use crate::unpack::expand::{Lanes, Values};
+use crate::unpack::{GROUP, Shape, Unpack, each_step};
 use std::ops::Range;
+
+/// Columns whose sums are kept at a time.
+const COLUMNS: usize = 96;
+/// Groups along k that are unpacked at a time.
+const DEPTH: usize = 4;
+
+/// [`run`] for plain floats: one column has a kernel of its own.
+#[inline(always)]
+pub fn fused<S: Simd, U: Unpack>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
+    match (out.len(), S::REGISTERS >= 32) {
+        (1, true) => one::<S, U, 4>(s, args, panels, out),
+        (1, false) => one::<S, U, 2>(s, args, panels, out),
+        _ => run::<S, U>(s, args, panels, out),
+    }
+}
+
+/// One column, `P` panels in flight, weights without scales or minimums.
+#[inline(always)]
+fn one<S: Simd, U: Unpack, const P: usize>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
+    let x = values(args);
+    for panel in panels.clone().step_by(P) {
+        let mut blocks: [&[U::Block]; P] = [&[]; P];
+        for (p, blocks) in blocks.iter_mut().enumerate() {
+            // Beyond the last panel the last one again: its sums are not stored.
+            *blocks = args.weights.panel::<U>((panel + p).min(panels.end - 1));
+        }
+        let mut sums = [s.splat(0.0); P];
+        for (g, x) in x.chunks(GROUP).enumerate() {
+            let mut padded = [0.0; GROUP];
+            let x = match x.first_chunk() {
+                Some(x) => x,
+                None => {
+                    padded[..x.len()].copy_from_slice(x);
+                    &padded
+                }
+            };
+            let mut parts = [s.splat(0.0); P];
+            each_step!(STEP, {
+                for p in 0..P {
+                    let values = U::values(s, &blocks[p][g], 0, STEP);
+                    for i in 0..4 {
+                        parts[p] = s.fma(values[i], s.splat(x[4 * STEP + i]), parts[p]);
+                    }
+                }
+            });
+            for p in 0..P {
+                sums[p] = s.add(parts[p], sums[p]);
+            }
+        }
+        for (p, panel) in (panel..panels.end.min(panel + P)).enumerate() {
+            store(s, sums[p], args, panel, 0, out.panel(0, panel - panels.start));
+        }
+    }
+}
 
 /// All columns of a range of panels.
 #[inline(always)]
 pub fn run<S: Simd, U: Unpack>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
-    let panels = PanelRange { start: panels.start, end: panels.end };
     match (out.len(), S::REGISTERS >= 32) {
-        (1, true) => sweep::<S, U, 4, 1>(s, args, panels, out),
-        (1, false) => sweep::<S, U, 2, 1>(s, args, panels, out),
+        (1, _) => sweep::<S, U, 2, 1>(s, args, panels, out),
         (_, true) => sweep::<S, U, 2, 6>(s, args, panels, out),
         (_, false) => sweep::<S, U, 1, 4>(s, args, panels, out),
     }
 }
 
-/// Every panel: `P` panels and `C` columns at a time.
+/// `P` panels and `C` columns at a time.
 #[inline(always)]
 fn sweep<S: Simd, U: Unpack, const P: usize, const C: usize>(
     s: S,
     args: &MatMul<'_>,
-    panels: PanelRange,
+    panels: Range<usize>,
     out: &mut Columns<'_>,
 ) {
-    let Acts::F32(x) = args.acts else {
-        unreachable!("activations in f32");
-    };
-    let (k, n) = (args.weights.k, out.len());
-    for panel in (panels.start..panels.end).step_by(P) {
-        let mut blocks: [&[U::Block]; P] = [&[]; P];
-        for (p, blocks) in blocks.iter_mut().enumerate() {
-            // Beyond the last panel the last one again: its sums are not stored. So with columns.
-            *blocks = args.weights.panel::<U>((panel + p).min(panels.end - 1));
-        }
-        for column in (0..n).step_by(C) {
-            let mut columns: [&[f32]; C] = [&[]; C];
-            for (c, columns) in columns.iter_mut().enumerate() {
-                *columns = &x[(column + c).min(n - 1) * k..][..k];
-            }
-            let mut sums = [[s.splat(0.0); C]; P];
-            for g in 0..k / GROUP {
-                let mut x: [&[f32; GROUP]; C] = [&[0.0; GROUP]; C];
-                for (c, x) in x.iter_mut().enumerate() {
-                    *x = columns[c][g * GROUP..].first_chunk().unwrap_or(x);
+    let (x, k, n) = (values(args), args.weights.k, out.len());
+    let groups = k.div_ceil(GROUP);
+    let mut weights = [[Values::ZERO; DEPTH]; P];
+    let mut sums = [[[0.0; LANES]; P]; COLUMNS];
+    // For a k that is no multiple of 32: the last groups of a row, then zeros.
+    let mut padded = [[0.0; DEPTH * GROUP]; C];
+    for first in (0..n).step_by(COLUMNS) {
+        let columns = first..n.min(first + COLUMNS);
+        for panel in panels.clone().step_by(P) {
+            let sums = &mut sums[..columns.len().next_multiple_of(C)];
+            sums.fill([[0.0; LANES]; P]);
+            for start in (0..groups).step_by(DEPTH) {
+                let depth = DEPTH.min(groups - start);
+                for (p, weights) in weights.iter_mut().enumerate() {
+                    // Beyond the last panel, and the last column, the last one again: their sums are not stored.
+                    let blocks = args.weights.panel::<U>((panel + p).min(panels.end - 1));
+                    for (g, weights) in weights.iter_mut().enumerate().take(depth) {
+                        weights.expand::<S, U>(s, blocks, start + g);
+                    }
                 }
-                group::<S, U, P, C>(s, blocks, g, x, &mut sums);
-            }
-            if !k.is_multiple_of(GROUP) {
-                let mut tail = [[0.0; GROUP]; C];
-                for (c, tail) in tail.iter_mut().enumerate() {
-                    let rest = &columns[c][k / GROUP * GROUP..];
-                    tail[..rest.len()].copy_from_slice(rest);
+                let ks = start * GROUP..k.min((start + depth) * GROUP);
+                for (tile_of, sums) in columns.clone().step_by(C).zip(sums.as_chunks_mut::<C>().0) {
+                    let mut rows: [&[f32]; C] = [&[]; C];
+                    for (c, (row, padded)) in rows.iter_mut().zip(&mut padded).enumerate() {
+                        let column = (tile_of + c).min(n - 1);
+                        *row = &x[column * k..][ks.clone()];
+                        if !row.len().is_multiple_of(GROUP) {
+                            padded[..row.len()].copy_from_slice(row);
+                            *row = &padded[..depth * GROUP];
+                        }
+                    }
+                    tile::<S, P, C>(s, &weights, (U::Shape::SUB, U::Shape::MINS), rows, sums);
                 }
-                group::<S, U, P, C>(s, blocks, k / GROUP, tail.each_ref(), &mut sums);
             }
-            let at = Tile { panel, column, panels };
-            store_tile(s, &sums, args, at, out);
+            for column in columns.clone() {
+                for (p, panel) in (panel..panels.end.min(panel + P)).enumerate() {
+                    let sum = s.load(&sums[column - first][p]);
+                    store(s, sum, args, panel, column, out.panel(column, panel - panels.start));
+                }
+            }
         }
     }
 }
 
-/// Adds group `g` of the row to the sums.
-#[inline(always)]
-fn group<S: Simd, U: Unpack, const P: usize, const C: usize>(
+/// Adds some groups of `P` panels times `C` columns to their sums. `sub` values share a scale, and a minimum where there
+/// are `mins`. A function of its own, so that it is compiled once for all formats.
+#[inline(never)]
+fn tile<S: Simd, const P: usize, const C: usize>(
     s: S,
-    blocks: [&[U::Block]; P],
-    g: usize,
-    x: [&[f32; GROUP]; C],
-    sums: &mut [[S::F32; C]; P],
+    w: &[[Values; DEPTH]; P],
+    (sub, mins): (usize, bool),
+    x: [&[f32]; C],
+    sums: &mut [[Lanes; P]; C],
 ) {
-    let (block, g) = (g / (U::K / GROUP), g % (U::K / GROUP));
-    let mut w = [&blocks[0][0]; P];
-    for p in 0..P {
-        w[p] = &blocks[p][block];
-    }
-    let zero = s.splat(0.0);
-    let (mut parts, mut xsums) = ([[zero; C]; P], [zero; C]);
-    each_step!(STEP, {
-        if STEP * 4 % U::SUB == 0 {
-            parts = [[zero; C]; P];
-            xsums = [zero; C];
-        }
-        let mut values = [[zero; 4]; P];
-        for p in 0..P {
-            values[p] = U::values(s, w[p], g, STEP);
-        }
-        for i in 0..4 {
-            for c in 0..C {
-                let x = s.splat(x[c][4 * STEP + i]);
-                for p in 0..P {
-                    parts[p][c] = s.fma(values[p][i], x, parts[p][c]);
-                }
-                if U::MINS {
-                    xsums[c] = s.add(xsums[c], x);
-                }
-            }
-        }
-        if (STEP + 1) * 4 % U::SUB == 0 {
-            let sub = g * (GROUP / U::SUB) + STEP * 4 / U::SUB;
+    s.vectorize(
+        #[inline(always)]
+        |s| {
+            let zero = s.splat(0.0);
+            let mut acc = [[zero; C]; P];
             for p in 0..P {
-                let (scale, min) = (U::scale(s, w[p], sub), U::min(s, w[p], sub));
                 for c in 0..C {
-                    sums[p][c] = s.fma(scale, parts[p][c], sums[p][c]);
-                    if U::MINS {
-                        sums[p][c] = s.fnma(min, xsums[c], sums[p][c]);
-                    }
+                    acc[p][c] = s.load(&sums[c][p]);
                 }
             }
-        }
-    });
+            for g in 0..DEPTH.min(x[0].len() / GROUP) {
+                let mut columns = [&[0.0; GROUP]; C];
+                for c in 0..C {
+                    columns[c] = x[c][g * GROUP..].first_chunk().expect("whole groups");
+                }
+                let (mut parts, mut xsums) = ([[zero; C]; P], [0.0; C]);
+                for half in 0..2 {
+                    for i in half * GROUP / 2..(half + 1) * GROUP / 2 {
+                        for c in 0..C {
+                            let x = s.splat(columns[c][i]);
+                            for p in 0..P {
+                                parts[p][c] = s.fma(s.load(&w[p][g].values[i]), x, parts[p][c]);
+                            }
+                        }
+                    }
+                    if mins {
+                        for c in 0..C {
+                            for x in &columns[c][half * GROUP / 2..(half + 1) * GROUP / 2] {
+                                xsums[c] += x;
+                            }
+                        }
+                    }
+                    if half == 0 && sub == GROUP {
+                        continue;
+                    }
+                    let at = half * (GROUP / 2) / sub;
+                    for p in 0..P {
+                        let (scale, min) = (s.load(&w[p][g].scales[at]), s.load(&w[p][g].mins[at]));
+                        for c in 0..C {
+                            acc[p][c] = s.fma(scale, parts[p][c], acc[p][c]);
+                            if mins {
+                                acc[p][c] = s.fnma(min, s.splat(xsums[c]), acc[p][c]);
+                            }
+                        }
+                    }
+                    (parts, xsums) = ([[zero; C]; P], [0.0; C]);
+                }
+            }
+            for p in 0..P {
+                for c in 0..C {
+                    s.store(acc[p][c], &mut sums[c][p]);
+                }
+            }
+        },
+    );
+}
+
+/// The activations.
+#[inline(always)]
+fn values<'a>(args: &MatMul<'a>) -> &'a [f32] {
+    match args.acts {
+        Acts::F32(x) => x,
+        Acts::Q8(_) => unreachable!("activations in f32"),
+    }
 }

@@ -9,13 +9,15 @@
 //!   `acc = fma(scale, t, acc)`, and `acc = fnma(min, xsum, acc)` with the sum of x in the same order.
 //!
 //! A tile is some panels times some columns that stay in registers: several columns for each load of weights when
-//! there are many, several panels in flight when there is one.
+//! there are many, several panels in flight when there is one. Sums that wait for the next chunk of k lie in memory as
+//! f32, which changes no bit.
 
 pub mod f32;
 pub mod q8;
 
 use crate::Columns;
 use crate::acts::Layout;
+use crate::isa::Token;
 use crate::panel::Weights;
 use crate::simd::{LANES, Simd};
 use crate::unpack::Table;
@@ -73,7 +75,7 @@ pub struct MatMul<'a> {
 ///
 /// # Panics
 /// If shapes do not fit each other, the format has no kernels, or it has no codes and the activations are quantized.
-pub fn matmul<S: Simd>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
+pub fn matmul<S: Token>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
     let Weights { format, rows, k, .. } = args.weights;
     let row = S::row(format).expect("a format with kernels");
     assert!(panels.start <= panels.end && panels.end <= args.weights.panels());
@@ -89,7 +91,7 @@ pub fn matmul<S: Simd>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut 
     match args.acts {
         Acts::F32(x) => {
             assert_eq!(x.len(), k * out.len(), "values of the activations");
-            (row.f32)(s, args, panels, out);
+            (row.f32)(s.float(), args, panels, out);
         }
         Acts::Q8(units) => {
             assert_eq!(units.len(), Layout::new(k, out.len()).bytes(), "bytes of the activations");
@@ -119,42 +121,4 @@ fn store<S: Simd>(s: S, sum: S::F32, args: &MatMul<'_>, panel: usize, column: us
         }
     }
     s.store_partial(value, out);
-}
-
-/// Stores the sums of a tile: panels `first ..` below `end`, columns `column ..` below those of the output, of which
-/// the rows start at panel `start`.
-#[inline(always)]
-fn store_tile<S: Simd, const P: usize, const C: usize>(
-    s: S,
-    sums: &[[S::F32; C]; P],
-    args: &MatMul<'_>,
-    at: Tile,
-    out: &mut Columns<'_>,
-) {
-    for (c, column) in (at.column..out.len().min(at.column + C)).enumerate() {
-        let values = out.column(column);
-        for (p, panel) in (at.panel..at.panels.end.min(at.panel + P)).enumerate() {
-            let row = (panel - at.panels.start) * LANES;
-            let end = values.len().min(row + LANES);
-            store(s, sums[p][c], args, panel, column, &mut values[row..end]);
-        }
-    }
-}
-
-/// Where a tile stands.
-#[derive(Clone, Copy)]
-struct Tile {
-    /// First panel.
-    panel: usize,
-    /// First column.
-    column: usize,
-    /// Panels of the output.
-    panels: PanelRange,
-}
-
-/// A `Range` that can be copied.
-#[derive(Clone, Copy)]
-struct PanelRange {
-    start: usize,
-    end: usize,
 }

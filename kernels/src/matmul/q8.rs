@@ -1,14 +1,24 @@
 //! Integer codes times quantized activations.
+//!
+//! One column ([`one`]): decode. The format's blocks are unpacked in registers, several panels in flight. Many columns
+//! ([`many`]): a chunk of a panel is unpacked to memory once, then tile after tile of columns passes over it
+//! ([`tile`]), in a loop that knows only the [`Shape`] of the format.
 
-use super::{Acts, CHUNK, MatMul, PanelRange, Tile, store_tile};
+use super::{Acts, CHUNK, MatMul, store};
 use crate::Columns;
 use crate::acts::{self, Group, Layout, TILE, Units};
-use crate::simd::{Simd, small_steps};
-use crate::unpack::{Coded, GROUP, each_step};
+use crate::simd::{LANES, Simd, small_steps};
+use crate::unpack::expand::{Bytes, Lanes};
+use crate::unpack::{Coded, GROUP, Shape, each_step};
 use std::ops::Range;
 
 /// Bytes of activations that a core's second-level cache keeps while panel after panel passes over them.
 const RESIDENT: usize = 1 << 20;
+/// Tiles whose sums are kept at a time, a multiple of 3.
+const MAX_TILES: usize = 48;
+
+/// The sums of a tile of columns and a panel.
+type Sums = [Lanes; TILE];
 
 /// All columns of a range of panels.
 #[inline(always)]
@@ -17,187 +27,266 @@ pub fn run<S: Simd, U: Coded>(s: S, args: &MatMul<'_>, panels: Range<usize>, out
         unreachable!("quantized activations");
     };
     let layout = Layout::new(args.weights.k, out.len());
-    let panels = PanelRange { start: panels.start, end: panels.end };
-    if layout.tile() == 1 {
-        let units = Units::<1>::new(bytes, layout);
-        if S::REGISTERS >= 32 {
-            sweep::<S, U, 4, 1, 1>(s, args, units, panels, 0..1, out);
-        } else {
-            sweep::<S, U, 2, 1, 1>(s, args, units, panels, 0..1, out);
-        }
-        return;
-    }
-    let units = Units::<TILE>::new(bytes, layout);
-    let tiles = layout.tiles();
-    let resident = (RESIDENT / (layout.bytes() / tiles)).max(4).next_multiple_of(3);
-    for first in (0..tiles).step_by(resident) {
-        let end = tiles.min(first + resident);
-        if S::REGISTERS >= 32 {
-            let mid = end - (end - first) % 3;
-            sweep::<S, U, 1, 3, TILE>(s, args, units, panels, first..mid, out);
-            sweep::<S, U, 2, 1, TILE>(s, args, units, panels, mid..end, out);
-        } else {
-            sweep::<S, U, 1, 1, TILE>(s, args, units, panels, first..end, out);
-        }
+    if layout.tile() == TILE {
+        many::<S, U>(s, args, Units::new(bytes, layout), panels, out);
+    } else if S::REGISTERS >= 32 {
+        one::<S, U, 4>(s, args, Units::new(bytes, layout), panels, out);
+    } else {
+        one::<S, U, 2>(s, args, Units::new(bytes, layout), panels, out);
     }
 }
 
-/// A range of tiles for every panel: `P` panels and `Q` tiles of `T` columns at a time.
+/// One column, `P` panels in flight.
 #[inline(always)]
-fn sweep<S: Simd, U: Coded, const P: usize, const Q: usize, const T: usize>(
+fn one<S: Simd, U: Coded, const P: usize>(
     s: S,
     args: &MatMul<'_>,
-    units: Units<'_, T>,
-    panels: PanelRange,
-    tiles: Range<usize>,
+    units: Units<'_, 1>,
+    panels: Range<usize>,
     out: &mut Columns<'_>,
 ) {
-    for panel in (panels.start..panels.end).step_by(P) {
+    let groups = units.all();
+    for panel in panels.clone().step_by(P) {
         let mut blocks: [&[U::Block]; P] = [&[]; P];
         for (p, blocks) in blocks.iter_mut().enumerate() {
             // Beyond the last panel the last one again: its sums are not stored.
             *blocks = args.weights.panel::<U>((panel + p).min(panels.end - 1));
         }
-        for first in tiles.clone().step_by(Q) {
-            let mut sums = [[[s.splat(0.0); T]; P]; Q];
-            let per_chunk = CHUNK * GROUP / U::K;
-            for chunk in 0..blocks[0].len().div_ceil(per_chunk) {
-                let mut x: [&[Group<T>]; Q] = [&[]; Q];
-                for (q, x) in x.iter_mut().enumerate() {
-                    *x = units.get(chunk, first + q);
-                }
-                let count = x[0].len() * GROUP / U::K;
-                for b in 0..count {
-                    let mut w = [&blocks[0][0]; P];
-                    for (p, w) in w.iter_mut().enumerate() {
-                        *w = &blocks[p][chunk * per_chunk + b];
-                    }
-                    block::<S, U, P, Q, T>(s, w, x, b, &mut sums);
-                }
+        let len = blocks[0].len();
+        for p in 1..P {
+            blocks[p] = &blocks[p][..len];
+        }
+        let mut sums = [s.splat(0.0); P];
+        for (b, x) in groups.chunks_exact(U::K / GROUP).enumerate().take(len) {
+            let mut w = [&blocks[0][0]; P];
+            for p in 0..P {
+                w[p] = &blocks[p][b];
             }
-            for (q, sums) in sums.iter().enumerate() {
-                let at = Tile { panel, column: (first + q) * T, panels };
-                store_tile(s, sums, args, at, out);
+            for (g, x) in x.iter().enumerate() {
+                group::<S, U, P>(s, w, g, x, &mut sums);
             }
+        }
+        for (p, panel) in (panel..panels.end.min(panel + P)).enumerate() {
+            store(s, sums[p], args, panel, 0, out.panel(0, panel - panels.start));
         }
     }
 }
 
-/// Adds block `b` of a chunk to the sums.
+/// Adds group `g` of `P` panels, times one column, to the sums.
 #[inline(always)]
-fn block<S: Simd, U: Coded, const P: usize, const Q: usize, const T: usize>(
+fn group<S: Simd, U: Coded, const P: usize>(
     s: S,
     w: [&U::Block; P],
-    x: [&[Group<T>]; Q],
-    b: usize,
-    sums: &mut Sums<S, P, Q, T>,
+    g: usize,
+    x: &Group<1>,
+    sums: &mut [S::F32; P],
 ) {
-    let groups = U::K / GROUP;
-    let mut of_block = x;
-    for (q, x) in x.iter().enumerate() {
-        of_block[q] = &x[b * groups..(b + 1) * groups];
-    }
-    for g in 0..groups {
-        let mut x = [&of_block[0][g]; Q];
-        for q in 0..Q {
-            x[q] = &of_block[q][g];
+    let sub = U::Shape::SUB;
+    let mut dots = [s.dot_start(s.splat_i32(0)); P];
+    each_step!(STEP, {
+        if 4 * STEP % sub == 0 {
+            dots = [start::<S, U::Shape, 1>(s, x, 4 * STEP / sub)[0]; P];
         }
-        let mut dots = start::<S, U, P, Q, T>(s, &x, 0);
-        each_step!(STEP, {
-            if STEP > 0 && STEP * 4 % U::SUB == 0 {
-                dots = start::<S, U, P, Q, T>(s, &x, 1);
+        for p in 0..P {
+            let codes = U::codes(s, w[p], g, STEP);
+            dots[p] = step::<S, U::Shape>(s, dots[p], codes, x[STEP][0]);
+            if (STEP + 1).is_multiple_of(until_carry::<U::Shape>()) {
+                dots[p] = s.dot_carry(dots[p]);
             }
+        }
+        if 4 * (STEP + 1) % sub == 0 {
+            let half = 4 * STEP / sub;
+            let at = g * (GROUP / sub) + half;
             for p in 0..P {
-                let codes = U::codes(s, w[p], g, STEP);
-                for q in 0..Q {
-                    for c in 0..T {
-                        dots[q][p][c] = step::<S, U>(s, dots[q][p][c], codes, x[q][STEP][c], STEP);
+                let scale = U::scale(s, w[p], at);
+                sums[p] = scaled::<S, 1>(s, dots[p], scale, x, 0, sums[p]);
+                if U::Shape::MINS {
+                    sums[p] = shifted::<S, U::Shape, 1>(s, U::min(s, w[p], at), x, half, 0, sums[p]);
+                }
+            }
+        }
+    });
+}
+
+/// Two columns or more.
+#[inline(always)]
+fn many<S: Simd, U: Coded>(
+    s: S,
+    args: &MatMul<'_>,
+    units: Units<'_, TILE>,
+    panels: Range<usize>,
+    out: &mut Columns<'_>,
+) {
+    let tiles = out.len().div_ceil(TILE);
+    let resident = (RESIDENT / units.tile_bytes()).clamp(12, MAX_TILES).next_multiple_of(3);
+    let mut chunk = [Bytes::ZERO; CHUNK];
+    let mut sums: [Sums; MAX_TILES] = [[[0.0; LANES]; TILE]; MAX_TILES];
+    for first in (0..tiles).step_by(resident) {
+        let count = resident.min(tiles - first);
+        let sums = &mut sums[..count];
+        for panel in panels.clone() {
+            sums.fill([[0.0; LANES]; TILE]);
+            let blocks = args.weights.panel::<U>(panel);
+            for (c, blocks) in blocks.chunks(CHUNK * GROUP / U::K).enumerate() {
+                expand::<S, U>(s, blocks, &mut chunk);
+                for t in (0..count).step_by(3) {
+                    let x = |q| units.get(c, first + t + q);
+                    if S::REGISTERS >= 32 && count - t >= 3 {
+                        let sums = sums[t..].first_chunk_mut().expect("three tiles");
+                        tile::<S, U::Shape, 3>(s, &chunk, [x(0), x(1), x(2)], sums);
+                        continue;
+                    }
+                    for q in 0..(count - t).min(3) {
+                        tile::<S, U::Shape, 1>(s, &chunk, [x(q)], std::array::from_mut(&mut sums[t + q]));
                     }
                 }
             }
-            if (STEP + 1) * 4 % U::SUB == 0 {
-                let half = STEP * 4 / U::SUB;
-                finish::<S, U, P, Q, T>(s, w, g * (GROUP / U::SUB) + half, &x, &dots, sums);
+            for column in first * TILE..(first + count) * TILE.min(out.len()) {
+                let sum = s.load(&sums[column / TILE - first][column % TILE]);
+                store(s, sum, args, panel, column, out.panel(column, panel - panels.start));
             }
-        });
+        }
     }
 }
 
-type Sums<S, const P: usize, const Q: usize, const T: usize> = [[[<S as Simd>::F32; T]; P]; Q];
-type Dots<S, const P: usize, const Q: usize, const T: usize> = [[[<S as Simd>::Dot; T]; P]; Q];
+/// Unpacks the blocks of a chunk.
+#[inline(always)]
+fn expand<S: Simd, U: Coded>(s: S, blocks: &[U::Block], out: &mut [Bytes; CHUNK]) {
+    for (block, out) in blocks.iter().zip(out.chunks_mut(U::K / GROUP)) {
+        for (g, out) in out.iter_mut().enumerate() {
+            out.expand::<S, U>(s, block, g);
+        }
+    }
+}
+
+/// Adds a chunk of a panel, times `Q` tiles of columns, to their sums. A function of its own, so that it is compiled
+/// once for all formats of a shape.
+#[inline(never)]
+fn tile<S: Simd, F: Shape, const Q: usize>(s: S, w: &[Bytes; CHUNK], x: [&[Group<TILE>]; Q], sums: &mut [Sums; Q]) {
+    s.vectorize(
+        #[inline(always)]
+        |s| {
+            let mut acc = [[s.splat(0.0); TILE]; Q];
+            for q in 0..Q {
+                for c in 0..TILE {
+                    acc[q][c] = s.load(&sums[q][c]);
+                }
+            }
+            for (g, w) in w.iter().enumerate().take(x[0].len()) {
+                let mut of_group = [&x[0][0]; Q];
+                for q in 0..Q {
+                    of_group[q] = &x[q][g];
+                }
+                for half in 0..GROUP / F::SUB {
+                    tile_sub::<S, F, Q>(s, w, of_group, half, &mut acc);
+                }
+            }
+            for q in 0..Q {
+                for c in 0..TILE {
+                    s.store(acc[q][c], &mut sums[q][c]);
+                }
+            }
+        },
+    );
+}
+
+/// Adds one sub-group to the sums of a tile.
+#[inline(always)]
+fn tile_sub<S: Simd, F: Shape, const Q: usize>(
+    s: S,
+    w: &Bytes,
+    x: [&Group<TILE>; Q],
+    half: usize,
+    acc: &mut [[S::F32; TILE]; Q],
+) {
+    let mut dots = [[s.dot_start(s.splat_i32(0)); TILE]; Q];
+    for q in 0..Q {
+        dots[q] = start::<S, F, TILE>(s, x[q], half);
+    }
+    let (steps, until_carry) = (F::SUB / 4, until_carry::<F>());
+    for part in 0..steps / until_carry {
+        for i in part * until_carry..(part + 1) * until_carry {
+            let codes = s.load_codes(&w.codes[half * steps + i]);
+            for q in 0..Q {
+                for c in 0..TILE {
+                    dots[q][c] = step::<S, F>(s, dots[q][c], codes, x[q][half * steps + i][c]);
+                }
+            }
+        }
+        for q in 0..Q {
+            for c in 0..TILE {
+                dots[q][c] = s.dot_carry(dots[q][c]);
+            }
+        }
+    }
+    let scale = s.load(&w.scales[half]);
+    for q in 0..Q {
+        for c in 0..TILE {
+            acc[q][c] = scaled::<S, TILE>(s, dots[q][c], scale, x[q], c, acc[q][c]);
+        }
+    }
+    if F::MINS {
+        let min = s.load(&w.mins[half]);
+        for q in 0..Q {
+            for c in 0..TILE {
+                acc[q][c] = shifted::<S, F, TILE>(s, min, x[q], half, c, acc[q][c]);
+            }
+        }
+    }
+}
 
 /// Where the dots of a sub-group start: at what makes the code of zero count as zero.
 #[inline(always)]
-fn start<S: Simd, U: Coded, const P: usize, const Q: usize, const T: usize>(
-    s: S,
-    x: &[&Group<T>; Q],
-    half: usize,
-) -> Dots<S, P, Q, T> {
-    let mut dots = [[[s.dot_start(s.splat_i32(0)); T]; P]; Q];
-    if U::ZERO == 0 || U::MAX == 255 && !S::BIASED_DOT {
+fn start<S: Simd, F: Shape, const T: usize>(s: S, x: &Group<T>, half: usize) -> [S::Dot; T] {
+    let mut dots = [s.dot_start(s.splat_i32(0)); T];
+    if F::ZERO == 0 || F::MAX == 255 && !S::BIASED_DOT {
         return dots;
     }
-    for q in 0..Q {
-        for c in 0..T {
-            let init = match (U::SUB, U::ZERO) {
-                (GROUP, 128) => s.splat_i32(x[q][acts::SUM][c]),
-                (GROUP, 16) => s.sar_i32::<3>(s.splat_i32(x[q][acts::SUM][c])),
-                (GROUP, 8) => s.splat_i32(x[q][acts::SUM_8][c]),
-                (16, 32) => s.splat_i32(x[q][acts::HALF_SUMS + half][c]),
-                (16, 4) => s.sar_i32::<3>(s.splat_i32(x[q][acts::HALF_SUMS + half][c])),
-                _ => unreachable!("a zero that no format has"),
-            };
-            for p in 0..P {
-                dots[q][p][c] = s.dot_start(init);
-            }
-        }
+    for c in 0..T {
+        let init = match (F::SUB, F::ZERO) {
+            (GROUP, 128) => s.splat_i32(x[acts::SUM][c]),
+            (GROUP, 16) => s.sar_i32::<3>(s.splat_i32(x[acts::SUM][c])),
+            (GROUP, 8) => s.splat_i32(x[acts::SUM_8][c]),
+            (16, 32) => s.splat_i32(x[acts::HALF_SUMS + half][c]),
+            (16, 4) => s.sar_i32::<3>(s.splat_i32(x[acts::HALF_SUMS + half][c])),
+            _ => unreachable!("a zero that no format has"),
+        };
+        dots[c] = s.dot_start(init);
     }
     dots
 }
 
-/// One step of one dot.
+/// One step of a dot.
 #[inline(always)]
-fn step<S: Simd, U: Coded>(s: S, dot: S::Dot, codes: S::Codes, x: i32, step: usize) -> S::Dot {
-    if U::MAX == 255 {
-        return s.dot_wide(dot, codes, x);
-    }
-    let dot = s.dot_small(dot, codes, x);
-    if (step + 1).is_multiple_of(small_steps(U::MAX)) { s.dot_carry(dot) } else { dot }
+fn step<S: Simd, F: Shape>(s: S, dot: S::Dot, codes: S::Codes, x: i32) -> S::Dot {
+    if F::MAX == 255 { s.dot_wide(dot, codes, x) } else { s.dot_small(dot, codes, x) }
 }
 
-/// Adds the dots of a sub-group, scaled, to the sums.
+/// Steps of a sub-group until its dots must be carried: a power of two.
+const fn until_carry<F: Shape>() -> usize {
+    let (steps, most) = (F::SUB / 4, if F::MAX == 255 { usize::MAX } else { small_steps(F::MAX) });
+    if steps <= most { steps } else { 1 << most.ilog2() }
+}
+
+/// `acc + dot * (scale * xscale)` for column `c`.
 #[inline(always)]
-fn finish<S: Simd, U: Coded, const P: usize, const Q: usize, const T: usize>(
+fn scaled<S: Simd, const T: usize>(s: S, dot: S::Dot, scale: S::F32, x: &Group<T>, c: usize, acc: S::F32) -> S::F32 {
+    let xscale = s.splat(from_bits(x[acts::SCALE][c]));
+    s.fma(s.to_f32(s.dot_end(dot)), s.mul(scale, xscale), acc)
+}
+
+/// `acc - min * (xscale * xsum)` for column `c`.
+#[inline(always)]
+fn shifted<S: Simd, F: Shape, const T: usize>(
     s: S,
-    w: [&U::Block; P],
-    sub: usize,
-    x: &[&Group<T>; Q],
-    dots: &Dots<S, P, Q, T>,
-    sums: &mut Sums<S, P, Q, T>,
-) {
-    let scaled_sum = match U::SUB {
-        GROUP => acts::SCALED_SUM,
-        _ => acts::SCALED_HALF_SUMS + sub % 2,
-    };
-    for p in 0..P {
-        let scale = U::scale(s, w[p], sub);
-        for q in 0..Q {
-            for c in 0..T {
-                let xscale = s.splat(from_bits(x[q][acts::SCALE][c]));
-                let dot = s.to_f32(s.dot_end(dots[q][p][c]));
-                sums[q][p][c] = s.fma(dot, s.mul(scale, xscale), sums[q][p][c]);
-            }
-        }
-        if U::MINS {
-            let min = U::min(s, w[p], sub);
-            for q in 0..Q {
-                for c in 0..T {
-                    let xsum = s.splat(from_bits(x[q][scaled_sum][c]));
-                    sums[q][p][c] = s.fnma(min, xsum, sums[q][p][c]);
-                }
-            }
-        }
-    }
+    min: S::F32,
+    x: &Group<T>,
+    half: usize,
+    c: usize,
+    acc: S::F32,
+) -> S::F32 {
+    let field = if F::SUB == GROUP { acts::SCALED_SUM } else { acts::SCALED_HALF_SUMS + half };
+    s.fnma(min, s.splat(from_bits(x[field][c])), acc)
 }
 
 #[inline(always)]

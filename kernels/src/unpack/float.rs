@@ -1,6 +1,6 @@
 //! Plain floats: a block is 32 values along k, each sixteen rows side by side.
 
-use super::{GROUP, Unpack};
+use super::{Floats, GROUP, Unpack};
 use crate::simd::{LANES, Simd};
 use gguf::Format;
 
@@ -13,8 +13,7 @@ macro_rules! float {
             const FORMAT: Format = Format::$name;
             type Block = [[$value; LANES]; GROUP];
             const K: usize = GROUP;
-            const SUB: usize = GROUP;
-            const MINS: bool = false;
+            type Shape = Floats;
 
             fn pack(file: &[u8], lane: usize, block: &mut Self::Block) {
                 let values = file.as_chunks().0.iter();

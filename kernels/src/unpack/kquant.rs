@@ -3,7 +3,7 @@
 //! Lines of codes come first in a panel block, so they start at multiples of 64 bytes. The 6-bit scales of Q4_K and
 //! Q5_K are widened to bytes (2.8 and 2.3 % more memory); blocks of Q3_K and Q6_K are filled up to whole lines.
 
-use super::{Bytes, Coded, GROUP, Halves, Line, Unpack, codes, half, pack_codes, quad};
+use super::{Bytes, Coded, Codes, GROUP, Halves, Line, Shape, Unpack, codes, half, pack_codes, quad};
 use crate::simd::Simd;
 use bytemuck::{Pod, Zeroable};
 use gguf::Format;
@@ -27,11 +27,8 @@ fn nibbles(bytes: &[u8; 128], g: usize) -> [u8; GROUP] {
 
 /// [`Coded`] over the `low` and `high` lines of a block.
 macro_rules! codes {
-    ($name:ident, $low:literal + $high:literal bits around $zero:literal) => {
+    ($name:ident) => {
         impl Coded for $name {
-            const MAX: u8 = (1 << ($low + $high)) - 1;
-            const ZERO: u8 = $zero;
-
             #[inline(always)]
             fn codes<S: Simd>(s: S, block: &Self::Block, g: usize, step: usize) -> S::Codes {
                 codes(s, &block.low[g], &block.high[g], step)
@@ -65,8 +62,7 @@ impl Unpack for Q2K {
     const FORMAT: Format = Format::Q2K;
     type Block = PanelQ2K;
     const K: usize = LEN;
-    const SUB: usize = 16;
-    const MINS: bool = true;
+    type Shape = Codes<3, 0, 16, true>;
 
     fn pack(file: &[u8], lane: usize, block: &mut PanelQ2K) {
         let b: &file::Q2K = bytemuck::from_bytes(file);
@@ -81,7 +77,7 @@ impl Unpack for Q2K {
     }
     #[inline(always)]
     fn values<S: Simd>(s: S, block: &PanelQ2K, g: usize, step: usize) -> [S::F32; 4] {
-        quad(s, Self::codes(s, block, g, step), Self::ZERO)
+        quad(s, Self::codes(s, block, g, step), <Self as Unpack>::Shape::ZERO)
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, block: &PanelQ2K, sub: usize) -> S::F32 {
@@ -94,7 +90,7 @@ impl Unpack for Q2K {
     }
 }
 
-codes!(Q2K, 2 + 0 bits around 0);
+codes!(Q2K);
 
 /// 3-bit codes around 4; a signed scale of 6 bits for every 16.
 pub struct Q3K;
@@ -117,8 +113,7 @@ impl Unpack for Q3K {
     const FORMAT: Format = Format::Q3K;
     type Block = PanelQ3K;
     const K: usize = LEN;
-    const SUB: usize = 16;
-    const MINS: bool = false;
+    type Shape = Codes<7, 4, 16, false>;
 
     fn pack(file: &[u8], lane: usize, block: &mut PanelQ3K) {
         let b: &file::Q3K = bytemuck::from_bytes(file);
@@ -136,7 +131,7 @@ impl Unpack for Q3K {
     }
     #[inline(always)]
     fn values<S: Simd>(s: S, block: &PanelQ3K, g: usize, step: usize) -> [S::F32; 4] {
-        quad(s, Self::codes(s, block, g, step), Self::ZERO)
+        quad(s, Self::codes(s, block, g, step), <Self as Unpack>::Shape::ZERO)
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, block: &PanelQ3K, sub: usize) -> S::F32 {
@@ -161,7 +156,7 @@ impl Unpack for Q3K {
     }
 }
 
-codes!(Q3K, 2 + 1 bits around 4);
+codes!(Q3K);
 
 /// 4-bit codes; scale and minimum of 6 bits for every 32.
 pub struct Q4K;
@@ -182,8 +177,7 @@ impl Unpack for Q4K {
     const FORMAT: Format = Format::Q4K;
     type Block = PanelQ4K;
     const K: usize = LEN;
-    const SUB: usize = GROUP;
-    const MINS: bool = true;
+    type Shape = Codes<15, 0, GROUP, true>;
 
     fn pack(file: &[u8], lane: usize, block: &mut PanelQ4K) {
         let b: &file::Q4K = bytemuck::from_bytes(file);
@@ -198,7 +192,7 @@ impl Unpack for Q4K {
     }
     #[inline(always)]
     fn values<S: Simd>(s: S, block: &PanelQ4K, g: usize, step: usize) -> [S::F32; 4] {
-        quad(s, Self::codes(s, block, g, step), Self::ZERO)
+        quad(s, Self::codes(s, block, g, step), <Self as Unpack>::Shape::ZERO)
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, block: &PanelQ4K, sub: usize) -> S::F32 {
@@ -210,7 +204,7 @@ impl Unpack for Q4K {
     }
 }
 
-codes!(Q4K, 4 + 0 bits around 0);
+codes!(Q4K);
 
 /// 5-bit codes; scale and minimum of 6 bits for every 32.
 pub struct Q5K;
@@ -231,8 +225,7 @@ impl Unpack for Q5K {
     const FORMAT: Format = Format::Q5K;
     type Block = PanelQ5K;
     const K: usize = LEN;
-    const SUB: usize = GROUP;
-    const MINS: bool = true;
+    type Shape = Codes<31, 0, GROUP, true>;
 
     fn pack(file: &[u8], lane: usize, block: &mut PanelQ5K) {
         let b: &file::Q5K = bytemuck::from_bytes(file);
@@ -249,7 +242,7 @@ impl Unpack for Q5K {
     }
     #[inline(always)]
     fn values<S: Simd>(s: S, block: &PanelQ5K, g: usize, step: usize) -> [S::F32; 4] {
-        quad(s, Self::codes(s, block, g, step), Self::ZERO)
+        quad(s, Self::codes(s, block, g, step), <Self as Unpack>::Shape::ZERO)
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, block: &PanelQ5K, sub: usize) -> S::F32 {
@@ -261,7 +254,7 @@ impl Unpack for Q5K {
     }
 }
 
-codes!(Q5K, 4 + 1 bits around 0);
+codes!(Q5K);
 
 /// 6-bit codes around 32; a signed scale of 8 bits for every 16.
 pub struct Q6K;
@@ -282,8 +275,7 @@ impl Unpack for Q6K {
     const FORMAT: Format = Format::Q6K;
     type Block = PanelQ6K;
     const K: usize = LEN;
-    const SUB: usize = 16;
-    const MINS: bool = false;
+    type Shape = Codes<63, 32, 16, false>;
 
     fn pack(file: &[u8], lane: usize, block: &mut PanelQ6K) {
         let b: &file::Q6K = bytemuck::from_bytes(file);
@@ -301,7 +293,7 @@ impl Unpack for Q6K {
     }
     #[inline(always)]
     fn values<S: Simd>(s: S, block: &PanelQ6K, g: usize, step: usize) -> [S::F32; 4] {
-        quad(s, Self::codes(s, block, g, step), Self::ZERO)
+        quad(s, Self::codes(s, block, g, step), <Self as Unpack>::Shape::ZERO)
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, block: &PanelQ6K, sub: usize) -> S::F32 {
@@ -313,4 +305,4 @@ impl Unpack for Q6K {
     }
 }
 
-codes!(Q6K, 4 + 2 bits around 32);
+codes!(Q6K);

@@ -1,7 +1,7 @@
 //! Blocks of 32 with one scale, and in the `_1` formats one minimum. A panel block is a pair of them, so that its
 //! lines of codes start at multiples of 64 bytes; where k is an odd number of blocks, zeros fill the last pair.
 
-use super::{Coded, GROUP, Halves, Line, Unpack, codes, half, pack_codes, quad};
+use super::{Coded, Codes, GROUP, Halves, Line, Unpack, codes, half, pack_codes, quad};
 use crate::simd::Simd;
 use bytemuck::{Pod, Zeroable};
 use gguf::Format;
@@ -41,8 +41,7 @@ macro_rules! legacy {
                 const FORMAT: Format = Format::$name;
                 type Block = Block;
                 const K: usize = 2 * GROUP;
-                const SUB: usize = GROUP;
-                const MINS: bool = if_some!(true, false $(, $m)?);
+                type Shape = Codes<{ ((1u16 << ($low + $high)) - 1) as u8 }, $zero, GROUP, { if_some!(true, false $(, $m)?) }>;
 
                 fn pack(file: &[u8], lane: usize, block: &mut Block) {
                     let blocks: &[file::$name] = bytemuck::cast_slice(file);
@@ -54,7 +53,7 @@ macro_rules! legacy {
                 }
                 #[inline(always)]
                 fn values<S: Simd>(s: S, block: &Block, g: usize, step: usize) -> [S::F32; 4] {
-                    quad(s, Self::codes(s, block, g, step), Self::ZERO)
+                    quad(s, Self::codes(s, block, g, step), $zero)
                 }
                 #[inline(always)]
                 fn scale<S: Simd>(s: S, block: &Block, sub: usize) -> S::F32 {
@@ -67,9 +66,6 @@ macro_rules! legacy {
             }
 
             impl Coded for $name {
-                const MAX: u8 = ((1u16 << ($low + $high)) - 1) as u8;
-                const ZERO: u8 = $zero;
-
                 #[inline(always)]
                 fn codes<S: Simd>(s: S, block: &Block, g: usize, step: usize) -> S::Codes {
                     codes(s, &block.low[g], &block.high[g], step)

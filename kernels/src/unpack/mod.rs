@@ -8,11 +8,13 @@
 //! than a byte share lines ([`codes`]); bits above the fourth or second lie in lines of their own. Scales lie lane
 //! by lane. So a block is about as long as the sixteen rows in the file.
 
+pub mod expand;
 pub mod float;
 pub mod kquant;
 pub mod legacy;
 
 use crate::Columns;
+use crate::isa::Token;
 use crate::matmul::{self, MatMul};
 use crate::panel::{self, Weights};
 use crate::simd::{LANES, Simd};
@@ -27,6 +29,31 @@ pub const STEPS: usize = 8;
 /// One step of codes of sixteen rows.
 pub type Line = [u8; 64];
 
+/// What the integer matmul must know of a format: it is compiled once for each shape.
+pub trait Shape: 'static {
+    /// The largest code; 255 says that codes are signed bytes biased by 128. 0 where there are no codes.
+    const MAX: u8;
+    /// The code of the value 0: a power of two, or 0.
+    const ZERO: u8;
+    /// Values along k that share a scale and a minimum: 32 or 16.
+    const SUB: usize;
+    /// Whether there are minimums.
+    const MINS: bool;
+}
+
+/// A shape by its numbers.
+pub struct Codes<const MAX: u8, const ZERO: u8, const SUB: usize, const MINS: bool>;
+
+impl<const MAX: u8, const ZERO: u8, const SUB: usize, const MINS: bool> Shape for Codes<MAX, ZERO, SUB, MINS> {
+    const MAX: u8 = MAX;
+    const ZERO: u8 = ZERO;
+    const SUB: usize = SUB;
+    const MINS: bool = MINS;
+}
+
+/// The shape of plain floats.
+pub type Floats = Codes<0, 0, GROUP, false>;
+
 /// A format's panel block.
 pub trait Unpack: 'static {
     /// The format in the file.
@@ -35,14 +62,12 @@ pub trait Unpack: 'static {
     type Block: Pod;
     /// Values along k of a block, a multiple of 32.
     const K: usize;
-    /// Values along k that share a scale and a minimum: 32 or 16.
-    const SUB: usize;
-    /// Whether there are minimums.
-    const MINS: bool;
+    /// What values are made of.
+    type Shape: Shape;
 
     /// Writes one row of a block, all zeros before, from up to [`Unpack::K`] values of a file's row.
     fn pack(file: &[u8], lane: usize, block: &mut Self::Block);
-    /// The four values `code - zero` of a step of group `g`, before the scale.
+    /// The four values `code - zero` of a step (a constant at every call) of group `g`, before the scale.
     fn values<S: Simd>(s: S, block: &Self::Block, g: usize, step: usize) -> [S::F32; 4];
     /// The scales of sub-group `sub`, counted within the block.
     fn scale<S: Simd>(s: S, block: &Self::Block, sub: usize) -> S::F32;
@@ -52,11 +77,6 @@ pub trait Unpack: 'static {
 
 /// A format with integer codes.
 pub trait Coded: Unpack {
-    /// The largest code. 255 says that codes are signed bytes biased by 128.
-    const MAX: u8;
-    /// The code of the value 0: a power of two, or 0.
-    const ZERO: u8;
-
     /// Step `step` (a constant at every call) of group `g`.
     fn codes<S: Simd>(s: S, block: &Self::Block, g: usize, step: usize) -> S::Codes;
 }
@@ -75,8 +95,11 @@ macro_rules! each_step {
 }
 pub(crate) use each_step;
 
+/// A matmul over a range of panels.
+pub type Run<S> = fn(S, &MatMul<'_>, Range<usize>, &mut Columns<'_>);
+
 /// What the crate does with a format on one ISA.
-pub struct Row<S> {
+pub struct Row<S: Token> {
     /// The format.
     pub format: Format,
     /// Values along k of a panel block.
@@ -86,15 +109,15 @@ pub struct Row<S> {
     /// Writes one row of a block, see [`Unpack::pack`].
     pub pack: fn(file: &[u8], lane: usize, block: &mut [u8]),
     /// The matmul over quantized activations, where there are codes.
-    pub q8: Option<fn(S, &MatMul<'_>, Range<usize>, &mut Columns<'_>)>,
+    pub q8: Option<Run<S>>,
     /// The matmul over activations in f32.
-    pub f32: fn(S, &MatMul<'_>, Range<usize>, &mut Columns<'_>),
+    pub f32: Run<S::Float>,
     /// Decodes a row.
-    pub decode: fn(S, &Weights<'_>, usize, &mut [f32]),
+    pub decode: fn(S::Float, &Weights<'_>, usize, &mut [f32]),
 }
 
 /// The list of formats for an ISA.
-pub trait Table: Simd {
+pub trait Table: Token {
     /// One row a format.
     const ROWS: &'static [Row<Self>];
 
@@ -104,7 +127,7 @@ pub trait Table: Simd {
     }
 }
 
-impl<S: Simd> Table for S {
+impl<S: Token> Table for S {
     const ROWS: &'static [Row<S>] = &[
         dense::<S, float::F32>(),
         dense::<S, float::F16>(),
@@ -122,7 +145,22 @@ impl<S: Simd> Table for S {
     ];
 }
 
-const fn dense<S: Simd, U: Unpack>() -> Row<S> {
+/// A kernel of a row, compiled with the instructions of its token.
+macro_rules! entry {
+    ($kernel:expr, ($($arg:ident),*)) => {
+        |s, $($arg),*| s.vectorize(#[inline(always)] |s| $kernel(s, $($arg),*))
+    };
+}
+
+const fn dense<S: Token, U: Unpack>() -> Row<S> {
+    Row { f32: entry!(matmul::f32::fused::<S::Float, U>, (args, panels, out)), ..scaled::<S, U>() }
+}
+
+const fn coded<S: Token, U: Coded>() -> Row<S> {
+    Row { q8: Some(entry!(matmul::q8::run::<S, U>, (args, panels, out))), ..scaled::<S, U>() }
+}
+
+const fn scaled<S: Token, U: Unpack>() -> Row<S> {
     const { assert!(size_of::<U::Block>().is_multiple_of(64) && U::K.is_multiple_of(GROUP)) };
     Row {
         format: U::FORMAT,
@@ -130,30 +168,8 @@ const fn dense<S: Simd, U: Unpack>() -> Row<S> {
         bytes: size_of::<U::Block>(),
         pack: |file, lane, block| U::pack(file, lane, bytemuck::from_bytes_mut(block)),
         q8: None,
-        f32: |s, args, panels, out| {
-            s.vectorize(
-                #[inline(always)]
-                |s| matmul::f32::run::<S, U>(s, args, panels, out),
-            )
-        },
-        decode: |s, weights, row, out| {
-            s.vectorize(
-                #[inline(always)]
-                |s| panel::decode::<S, U>(s, weights, row, out),
-            )
-        },
-    }
-}
-
-const fn coded<S: Simd, U: Coded>() -> Row<S> {
-    Row {
-        q8: Some(|s, args, panels, out| {
-            s.vectorize(
-                #[inline(always)]
-                |s| matmul::q8::run::<S, U>(s, args, panels, out),
-            )
-        }),
-        ..dense::<S, U>()
+        f32: entry!(matmul::f32::run::<S::Float, U>, (args, panels, out)),
+        decode: entry!(panel::decode::<S::Float, U>, (weights, row, out)),
     }
 }
 
