@@ -32,6 +32,8 @@ pub mod tokenizer;
 pub use engine::{Blueprint, Engine, Load, MemoryPlan, Options, Progress};
 pub use backend::KvType;
 pub use error::{Error, Result};
+/// The loops beneath, for benchmarks.
+pub use kernels;
 pub use kernels::Isa;
 pub use plan::Precision;
 pub use request::{Event, Finish, Request, Timings};

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use engine::sampler::Params;
 use engine::{Isa, KvType, Options, Precision};
 
-use crate::commands;
 use crate::error::{Error, Result};
+use crate::{commands, memory};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -48,6 +48,8 @@ pub enum Command {
     Tokenize(commands::tokenize::Arguments),
     /// Compute logits, likelihoods and greedy answers of many prompts, as JSON lines.
     Score(commands::score::Arguments),
+    /// Measure how fast models run here, in a way that can be compared.
+    Bench(crate::bench::Arguments),
 }
 
 impl Command {
@@ -65,6 +67,7 @@ impl Command {
             Command::Verify(a) => commands::verify::run(&a),
             Command::Tokenize(a) => commands::tokenize::run(&a),
             Command::Score(a) => commands::score::run(&a),
+            Command::Bench(a) => crate::bench::run(&a),
         }
     }
 }
@@ -94,7 +97,7 @@ pub struct EngineFlags {
 }
 
 impl EngineFlags {
-    /// The engine's options.
+    /// The engine's options. A model that needs more memory than there is will be refused before any work.
     pub fn options(&self) -> Options {
         Options {
             ctx: self.ctx,
@@ -103,6 +106,7 @@ impl EngineFlags {
             kv: self.kv,
             precision: self.precision,
             batch: self.batch,
+            memory: memory::available(),
             ..Options::default()
         }
     }

@@ -1,13 +1,15 @@
 //! The program `handmill`: what people type, see and keep on disk.
 //!
-//! `cli` lists the subcommands, `commands` carries them out, `store` keeps models, `source` brings them in, `ui` is what
-//! a person sees. Everything about models and time is the engine's; nothing here computes.
+//! `cli` lists the subcommands, `commands` carries them out, `bench` measures, `store` keeps models, `source` brings
+//! them in, `ui` is what a person sees. Everything about models and time is the engine's; nothing here computes.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod chat;
 mod cli;
 mod commands;
 mod error;
+mod memory;
 mod source;
 mod store;
 mod ui;
@@ -18,13 +20,13 @@ use clap::Parser;
 use error::Error;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = cli::Cli::parse_from(bench::respelled(std::env::args_os()));
     match cli.command.run() {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever closed the pipe, as `head` does, wants no more and needs no message.
         Err(Error::OutputClosed) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", ui::format::printable(&error.to_string()));
             if let Some(hint) = error.hint() {
                 eprintln!("hint: {hint}");
             }

@@ -1,0 +1,322 @@
+//! `handmill bench`: how fast models run here, measured so that the figures can be compared.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`spelling`], [`values`] | options: llama-bench's spellings, lists and ranges, the product of settings |
+//! | [`model`], [`bed`] | a model file, and a loaded model driven step by step |
+//! | [`work`] | bytes and operations that a step needs at least |
+//! | [`machine`], [`probe`] | the machine as the system describes it, and as small kernels measure it |
+//! | [`measure`], [`stats`] | the order of runs and what is left out; medians, intervals, tests |
+//! | [`record`], [`output`] | results as columns, and as text |
+//! | [`compare`] | two results and which of their differences are real |
+//!
+//! Tokenizing and sampling are left out, as llama-bench leaves them out.
+
+mod bed;
+mod compare;
+mod machine;
+mod measure;
+mod model;
+mod output;
+mod probe;
+mod record;
+mod spelling;
+mod stats;
+mod values;
+mod work;
+
+use crate::error::{Error, Result};
+use crate::ui::{Ui, format, print};
+use bed::{Bed, Beds};
+use clap::{Args, Subcommand};
+use engine::{Isa, KvType, Precision};
+use machine::Machine;
+use measure::{News, Policy};
+use model::Model;
+use output::Format;
+use probe::Probe;
+use record::{Row, Sitting};
+use std::path::PathBuf;
+use std::time::SystemTime;
+use values::{Names, Numbers, Pair, Setting, Test};
+
+pub use spelling::respelled;
+
+const EXAMPLES: &str = "\
+Examples:
+  handmill bench smollm2                            prompt of 512 and generation of 128 tokens
+  handmill bench a.gguf b.gguf -t 1-8*2 -d 0,4096   every model with 1, 2, 4 and 8 threads, at two depths
+  handmill bench smollm2 -r 10 -o json > a.json     every sample, for `bench compare`
+  handmill bench compare a.json b.json              which differences are real
+
+Numbers may be lists (1,2,4) and ranges (FIRST-LAST, FIRST-LAST+STEP, FIRST-LAST*FACTOR); the product of all is run.
+llama-bench's -pg, -ub, -ctk and -oe are understood. Tokenizing and sampling are not part of the times.";
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    other: Option<Other>,
+    /// Names of the store or the catalogue, or paths of GGUF files
+    #[arg(value_name = "MODEL")]
+    models: Vec<String>,
+    /// The same, as llama-bench has it
+    #[arg(short, long, value_name = "MODEL", value_delimiter = ',', hide = true)]
+    model: Vec<String>,
+    /// Tokens of prompts
+    #[arg(short = 'p', long, value_name = "N", default_value = "512")]
+    n_prompt: Vec<Numbers>,
+    /// Tokens to generate
+    #[arg(short, long, value_name = "N", default_value = "128")]
+    n_gen: Vec<Numbers>,
+    /// Prompt and generation in one test
+    #[arg(long, value_name = "P,N")]
+    pg: Vec<Pair>,
+    /// Tokens in the cache before
+    #[arg(short = 'd', long, value_name = "N", default_value = "0")]
+    n_depth: Vec<Numbers>,
+    /// Tokens of a prompt that are handed over at once
+    #[arg(short, long, value_name = "N", default_value = "2048")]
+    batch_size: Vec<Numbers>,
+    /// Tokens that are computed in one step, at most
+    #[arg(long, value_name = "N", default_value = "512")]
+    ubatch_size: Vec<Numbers>,
+    /// Worker threads [default: one a core]
+    #[arg(short, long, value_name = "N")]
+    threads: Vec<Numbers>,
+    /// Element types of the KV cache: f16, f32
+    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    cache_type: Vec<Names<KvType>>,
+    /// Precisions of activations
+    #[arg(long, value_name = "PRECISION", default_value = "q8")]
+    precision: Vec<Names<Precision>>,
+    /// Instruction sets [default: the best]
+    #[arg(long, value_name = "ISA")]
+    isa: Vec<Names<Isa>>,
+    /// Good runs of each test
+    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    repetitions: u16,
+    /// Skip the runs that warm up
+    #[arg(long)]
+    no_warmup: bool,
+    /// A run counts only if the machine's speed was this near to the usual, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 10.0)]
+    drift: f64,
+    /// Format of the results
+    #[arg(short, long, value_name = "FORMAT", default_value = "md")]
+    output: Format,
+    /// A second format, on standard error
+    #[arg(long, value_name = "FORMAT")]
+    output_err: Option<Format>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Other {
+    /// Compare two results in JSON and say which differences are real.
+    Compare {
+        /// The first.
+        a: PathBuf,
+        /// The second.
+        b: PathBuf,
+    },
+}
+
+impl Arguments {
+    fn settings(&self, models: usize) -> Vec<Setting> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if self.threads.is_empty() { vec![cores] } else { numbers(&self.threads) };
+        let isas: Vec<Isa> = self.isa.iter().flat_map(|n| n.0.clone()).collect();
+        let isas = if isas.is_empty() { vec![Isa::best()] } else { isas };
+        let (batches, ubatches) = (numbers(&self.batch_size), numbers(&self.ubatch_size));
+        let mut settings = vec![];
+        for model in 0..models {
+            for (&batch, &ubatch) in batches.iter().flat_map(|b| ubatches.iter().map(move |u| (b, u))) {
+                for &threads in &threads {
+                    for &kv in self.cache_type.iter().flat_map(|n| &n.0) {
+                        for &precision in self.precision.iter().flat_map(|n| &n.0) {
+                            settings.extend(isas.iter().map(|&isa| Setting {
+                                model,
+                                batch,
+                                ubatch,
+                                threads,
+                                kv,
+                                precision,
+                                isa,
+                            }));
+                        }
+                    }
+                }
+            }
+        }
+        settings
+    }
+
+    fn tests(&self) -> Vec<Test> {
+        values::tests(&numbers(&self.n_prompt), &numbers(&self.n_gen), &self.pg, &numbers(&self.n_depth))
+    }
+
+    fn policy(&self) -> Policy {
+        Policy { reps: self.repetitions.into(), warmup: !self.no_warmup, drift: self.drift / 100.0, patience: 3 }
+    }
+
+    fn check(&self, settings: &[Setting], tests: &[Test]) -> Result<()> {
+        let wrong = |text: &str| Err(Error::Usage(text.into()));
+        if settings.iter().any(|s| s.batch == 0 || s.ubatch == 0 || s.threads == 0 || s.threads > 1024) {
+            return wrong("-b and -ub must be at least 1, -t 1 to 1024");
+        }
+        if !(self.drift > 0.0) {
+            return wrong("--drift must be more than 0");
+        }
+        if tests.is_empty() {
+            return wrong("nothing to measure: -p, -n and -pg give no test");
+        }
+        Ok(())
+    }
+}
+
+fn numbers(lists: &[Numbers]) -> Vec<usize> {
+    lists.iter().flat_map(|n| n.0.clone()).collect()
+}
+
+/// Carries it out.
+///
+/// # Errors
+/// A model cannot be found or loaded, an option makes no sense, or the engine fails.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(Other::Compare { a, b }) = &arguments.other {
+        return print(&compare::run(a, b)?);
+    }
+    let ui = Ui::stderr();
+    let wanted: Vec<&String> = arguments.models.iter().chain(&arguments.model).collect();
+    if wanted.is_empty() {
+        return Err(Error::Usage("which model? `handmill bench MODEL`".into()));
+    }
+    let (settings, tests) = (arguments.settings(wanted.len()), arguments.tests());
+    arguments.check(&settings, &tests)?;
+    let before = machine::memory().map(|(now, _)| now);
+    let paths = wanted.iter().map(|m| crate::commands::find(m, ui)).collect::<Result<Vec<_>>>()?;
+    let models = paths.iter().map(|p| Model::look(p, ui)).collect::<Result<Vec<_>>>()?;
+    let machine = Machine::this();
+    let most = settings.iter().map(|s| s.threads).max().unwrap_or(1);
+    let mut probe = Probe::new(most, settings[0].isa, machine.cache)?;
+    let time = format::rfc3339(SystemTime::now());
+    let mut sitting = Sitting { machine, roof: probe.roof()?, time };
+    let mut results = vec![];
+    let job = Job { models: &models, tests: &tests, policy: arguments.policy(), before, ui };
+    for group in job.groups(&settings)? {
+        results.extend(job.measure(&group, &mut probe)?);
+    }
+    sitting.roof = probe.roof()?;
+    let rows: Vec<Row> = results.into_iter().map(|r| r.row(&sitting, &models)).collect();
+    if let Some(format) = arguments.output_err {
+        eprint!("{}", output::write(format, &rows));
+    }
+    print(&output::write(arguments.output, &rows))
+}
+
+/// What all groups of settings share.
+struct Job<'a> {
+    models: &'a [Model],
+    tests: &'a [Test],
+    policy: Policy,
+    before: Option<u64>,
+    ui: Ui,
+}
+
+/// A measured case, before the sitting is over.
+struct Measured {
+    setting: Setting,
+    cost: bed::Cost,
+    test: Test,
+    work: Vec<work::Work>,
+    runs: Vec<measure::Run>,
+}
+
+impl Measured {
+    fn row<'a>(self, sitting: &'a Sitting, models: &'a [Model]) -> Row<'a> {
+        let Measured { setting, cost, test, work, runs } = self;
+        Row { sitting, model: &models[setting.model], setting, cost, test, work, runs }
+    }
+}
+
+impl Job<'_> {
+    fn positions(&self) -> usize {
+        self.tests.iter().map(Test::positions).max().unwrap_or(1)
+    }
+
+    /// Settings that are measured side by side: as many as the memory holds.
+    fn groups(&self, settings: &[Setting]) -> Result<Vec<Vec<Setting>>> {
+        let room = machine::available_memory().map_or(u64::MAX, |free| free / 4 * 3);
+        let (mut groups, mut used): (Vec<Vec<Setting>>, u64) = (vec![], 0);
+        for setting in settings {
+            let needed = bed::footprint(&self.models[setting.model], setting, self.positions())?;
+            match groups.last_mut() {
+                Some(group) if used.saturating_add(needed) <= room => {
+                    group.push(*setting);
+                    used += needed;
+                }
+                _ => {
+                    groups.push(vec![*setting]);
+                    used = needed;
+                }
+            }
+        }
+        if groups.len() > 1 {
+            self.ui.say(&format!(
+                "memory holds not all settings at once: they are measured in {} groups, one after the other",
+                groups.len()
+            ));
+        }
+        Ok(groups)
+    }
+
+    fn measure(&self, group: &[Setting], probe: &mut Probe) -> Result<Vec<Measured>> {
+        let mut beds = Beds::default();
+        for (i, &setting) in group.iter().enumerate() {
+            beds.beds.push(Bed::load(&self.models[setting.model], setting, self.positions(), self.before)?);
+            beds.cases.extend(self.tests.iter().map(|&test| (i, test)));
+        }
+        let cases = beds.cases.clone();
+        let mut progress = Progress::new(self.ui, cases.iter().map(|(_, test)| test.name()).collect());
+        let runs = measure::measure(&mut beds, probe, cases.len(), &self.policy, &mut |news| progress.hear(news))?;
+        drop(progress);
+        let measured = cases.iter().zip(runs).map(|(&(i, test), runs)| {
+            let bed = &beds.beds[i];
+            Measured { setting: group[i], cost: bed.cost, test, work: bed.work(&test), runs }
+        });
+        Ok(measured.collect())
+    }
+}
+
+/// What a person at a terminal sees while it measures.
+struct Progress {
+    bar: indicatif::ProgressBar,
+    cases: Vec<String>,
+}
+
+impl Progress {
+    fn new(ui: Ui, cases: Vec<String>) -> Progress {
+        let bar = if ui == Ui::Terminal { indicatif::ProgressBar::new(0) } else { indicatif::ProgressBar::hidden() };
+        let style = indicatif::ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} runs  {eta} left");
+        Progress { bar: bar.with_style(style.expect("the template is well-formed").progress_chars("##-")), cases }
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Warmup { case } => self.bar.set_message(format!("warming up {}", self.cases[case])),
+            News::Run { case, done, planned } => {
+                self.bar.set_length(planned as u64);
+                self.bar.set_position(done as u64);
+                self.bar.set_message(self.cases[case].clone());
+            }
+        }
+        self.bar.tick();
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
