@@ -9,7 +9,7 @@ use engine::{Engine, Event, Finish, Request, Timings};
 
 use crate::cli::Generation;
 use crate::error::{Error, Result};
-use crate::ui::format::bytes;
+use crate::ui::format::{bytes, printable};
 
 /// How often a waiting session looks whether it was told to stop.
 const LOOK: Duration = Duration::from_millis(50);
@@ -106,7 +106,7 @@ impl Session {
         let (spec, info, memory) = (self.engine.spec(), self.engine.info(), self.engine.memory());
         format!(
             "model     {}\ncontext   {} tokens (trained for {})\nruns on   {}, {}, {} threads\nmemory    {}: weights {}, KV cache {}, activations {}\n",
-            spec.name,
+            printable(&spec.name),
             self.ctx(),
             spec.n_ctx_train,
             info.device,

@@ -11,7 +11,8 @@ use serde_json::{Map, json};
 
 use crate::cli::kv_type;
 use crate::error::Result;
-use crate::ui::format::{bytes, count, table};
+use crate::memory;
+use crate::ui::format::{bytes, count, printable, table};
 use crate::ui::{Ui, print};
 
 /// Elements of an array that are printed.
@@ -60,7 +61,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut text = format!("{}\n", path.display());
     text += &format!("GGUF version {}, {}, {}\n", gguf.version(), endian(&gguf), bytes(file.size()));
     text += "\nMetadata\n";
-    let rows: Vec<Vec<String>> = gguf.meta().iter().map(|(k, v)| vec![format!("  {k}"), short(v)]).collect();
+    let rows: Vec<Vec<String>> =
+        gguf.meta().iter().map(|(k, v)| vec![format!("  {}", printable(k)), short(v)]).collect();
     text += &table(&rows, &[]);
     text += "\nTensors\n";
     text += &table(&tensor_rows(&gguf), &[3]);
@@ -96,7 +98,7 @@ fn formats(gguf: &Gguf) -> BTreeMap<&'static str, (u64, u64, u64)> {
 fn tensor_rows(gguf: &Gguf) -> Vec<Vec<String>> {
     let shape = |dims: &[u64]| dims.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ");
     let row = |t: &gguf::TensorInfo| {
-        vec![format!("  {}", t.name), t.format.name().into(), shape(t.shape.dims()), count(t.size)]
+        vec![format!("  {}", printable(&t.name)), t.format.name().into(), shape(t.shape.dims()), count(t.size)]
     };
     gguf.tensors().iter().map(row).collect()
 }
@@ -119,19 +121,20 @@ fn format_rows(gguf: &Gguf) -> Vec<Vec<String>> {
     rows
 }
 
-fn memory_text(ctx: usize, arguments: &Arguments, memory: MemoryPlan) -> String {
+fn memory_text(ctx: usize, arguments: &Arguments, plan: MemoryPlan) -> String {
     let kv = match arguments.kv {
         KvType::F16 => "f16",
         KvType::F32 => "f32",
     };
     let cache = format!("{ctx} tokens, {} sequence(s), {kv}", arguments.sequences);
+    let available = memory::available().map(|n| format!("{} are available", bytes(n))).unwrap_or_default();
     let row = |what: &str, size: u64, note: &str| vec![format!("  {what}"), count(size), bytes(size), note.to_string()];
     table(
         &[
-            row("weights", memory.weights, "as laid out for the kernels"),
-            row("KV cache", memory.kv, &cache),
-            row("activations", memory.activations, &format!("a batch of {}", Options::default().batch)),
-            row("total", memory.total(), ""),
+            row("weights", plan.weights, "as laid out for the kernels"),
+            row("KV cache", plan.kv, &cache),
+            row("activations", plan.activations, &format!("a batch of {}", Options::default().batch)),
+            row("total", plan.total(), &available),
         ],
         &[1, 2],
     )
@@ -146,7 +149,7 @@ fn short(value: &Value) -> String {
             if start.len() < text.len() {
                 start = format!("{start}... ({} characters)", text.chars().count());
             }
-            start.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")
+            printable(&start)
         }
         Value::Array(array) => {
             let first: Vec<String> = array.values().take(SHOWN_ELEMENTS).map(|v| inner(&v)).collect();

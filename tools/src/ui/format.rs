@@ -100,6 +100,13 @@ pub fn count(n: u64) -> String {
     text
 }
 
+/// A text from outside on one line of a terminal: control characters are written out, so that a file's keys and names
+/// can neither move the cursor nor fake a line.
+pub fn printable(text: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect()
+}
+
 /// Rows in columns as wide as their widest cell, two spaces apart; cells of the columns in `right` are aligned right.
 pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -154,6 +161,11 @@ mod tests {
         assert_eq!(wait(Duration::from_secs(200)), "3 min 20 s");
         assert_eq!(ago(SystemTime::now() - Duration::from_secs(2 * 86_400 + 5)), "2 days ago");
         assert_eq!(ago(SystemTime::now() - Duration::from_secs(3601)), "1 hour ago");
+    }
+
+    #[test]
+    fn control_characters() {
+        assert_eq!(printable("é \"x\"\n\u{1b}[2J"), "é \"x\"\\n\\u{1b}[2J");
     }
 
     #[test]
