@@ -130,6 +130,11 @@ impl<'a, const T: usize> Units<'a, T> {
         self.groups
     }
 
+    /// Chunks along k.
+    pub fn chunks(&self) -> usize {
+        self.layout.groups().div_ceil(CHUNK)
+    }
+
     /// Bytes of all units of a tile.
     pub fn tile_bytes(&self) -> usize {
         self.layout.groups() * size_of::<Group<T>>()

@@ -35,7 +35,6 @@ use rowwise::{Activation, Norm, Rotation};
 use std::marker::PhantomData;
 use std::ops::Range;
 use simd::{LANES, Simd};
-use unpack::Table;
 
 /// The kernels of one instruction set.
 pub struct Kernels {
@@ -132,11 +131,7 @@ const fn kernels<S: Token>(isa: Isa) -> Kernels {
             token::<S>().vectorize(#[inline(always)] |s| acts::quantize(s, x, layout, units, out));
         },
         matmul: |args, panels, out| matmul::matmul(token::<S>(), args, panels, out),
-        embed: |weights, row, out| {
-            let s = token::<S>();
-            let decode = S::row(weights.format).expect("a format with kernels").decode;
-            decode(s.float(), weights, row, out);
-        },
+        embed: |weights, row, out| panel::decode(token::<S>(), weights, row, out),
         rms_norm: entry!(rowwise::rms_norm(norm, x, out)),
         rms_norm_add: entry!(rowwise::rms_norm_add(norm, x, out)),
         layer_norm: entry!(rowwise::layer_norm(norm, x, out)),

@@ -3,10 +3,11 @@
 //! Panel `p` holds the rows `16 p ..`, starts at byte `p *` [`bytes`] of the matrix and is its blocks along k, one after
 //! the other. Rows beyond the last are zeros. The buffer of a matrix starts at a multiple of 64 bytes.
 
+use crate::isa::Token;
 use crate::isa::scalar::Scalar;
-use crate::simd::{LANES, Simd};
+use crate::simd::LANES;
 use crate::unpack::expand::Values;
-use crate::unpack::{GROUP, Shape, Table, Unpack};
+use crate::unpack::{GROUP, Table, Unpack};
 use gguf::Format;
 
 /// A weight matrix in panels.
@@ -81,21 +82,18 @@ pub fn repack(format: Format, k: usize, rows: &[u8], panel: &mut [u8]) {
 /// whose factors `d * scale` and `dmin * min` are exact.
 ///
 /// # Panics
-/// If there is no such row or `out` is not `k` long.
-#[inline(always)]
-pub fn decode<S: Simd, U: Unpack>(s: S, weights: &Weights<'_>, row: usize, out: &mut [f32]) {
+/// If there is no such row, `out` is not `k` long, or the format has no kernels.
+pub fn decode<S: Token>(s: S, weights: &Weights<'_>, row: usize, out: &mut [f32]) {
     assert!(row < weights.rows, "row {row} of {}", weights.rows);
     assert_eq!(out.len(), weights.k, "values of a row");
-    let lane = row % LANES;
-    let blocks = weights.panel::<U>(row / LANES);
+    let format = S::row(weights.format).expect("a format with kernels");
+    let (panel, lane) = (row / LANES, row % LANES);
     let mut group = Values::ZERO;
     for (g, out) in out.chunks_mut(GROUP).enumerate() {
-        group.expand::<S, U>(s, blocks, g);
-        let per_sub = U::Shape::SUB;
+        (format.values)(s.float(), weights, panel, g, &mut group);
         for (i, out) in out.iter_mut().enumerate() {
-            let (scale, min) = (group.scales[i / per_sub][lane], group.mins[i / per_sub][lane]);
-            let value = group.values[i][lane];
-            *out = if U::Shape::MINS { scale.mul_add(value, -min) } else { scale * value };
+            let (scale, value) = (group.scales[i / format.sub][lane], group.values[i][lane]);
+            *out = if format.mins { scale.mul_add(value, -group.mins[i / format.sub][lane]) } else { scale * value };
         }
     }
 }

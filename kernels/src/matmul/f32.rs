@@ -1,13 +1,13 @@
 //! Any weights times activations in f32.
 //!
 //! One column of plain floats ([`one`]): decode, widened in registers. Else ([`run`]) a few groups of some panels are
-//! unpacked to memory once, then tile after tile of columns passes over them ([`tile`]), in a loop that knows no
-//! format.
+//! unpacked to memory once, then tile after tile of columns passes over them ([`tile`]). These loops know no format, so
+//! they are compiled once an ISA.
 
-use super::{Acts, MatMul, store};
+use super::{Acts, MatMul, store, store_all};
 use crate::Columns;
 use crate::simd::{LANES, Simd};
-use crate::unpack::expand::{Lanes, Values};
+use crate::unpack::expand::{Lanes, ToValues, Values, values};
 use crate::unpack::{GROUP, Shape, Unpack, each_step};
 use std::ops::Range;
 
@@ -16,20 +16,45 @@ const COLUMNS: usize = 96;
 /// Groups along k that are unpacked at a time.
 const DEPTH: usize = 4;
 
-/// [`run`] for plain floats: one column has a kernel of its own.
-#[inline(always)]
-pub fn fused<S: Simd, U: Unpack>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
-    match (out.len(), S::REGISTERS >= 32) {
-        (1, true) => one::<S, U, 4>(s, args, panels, out),
-        (1, false) => one::<S, U, 2>(s, args, panels, out),
-        _ => run::<S, U>(s, args, panels, out),
+/// The matmul of plain floats: one column has a kernel of its own.
+pub fn dense<S: Simd, U: Unpack>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
+    if out.len() > 1 {
+        return run::<S, U>(s, args, panels, out);
     }
+    s.vectorize(
+        #[inline(always)]
+        |s| {
+            if S::REGISTERS >= 32 {
+                one::<S, U, 4>(s, args, panels, out);
+            } else {
+                one::<S, U, 2>(s, args, panels, out);
+            }
+        },
+    );
+}
+
+/// The matmul of any format.
+pub fn run<S: Simd, U: Unpack>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
+    let weights = Unpacked { expand: values::<S, U>, sub: U::Shape::SUB, mins: U::Shape::MINS };
+    match (out.len(), S::REGISTERS >= 32) {
+        (1, _) => sweep::<S, 2, 1>(s, args, &weights, panels, out),
+        (_, true) => sweep::<S, 2, 6>(s, args, &weights, panels, out),
+        (_, false) => sweep::<S, 1, 4>(s, args, &weights, panels, out),
+    }
+}
+
+/// How weights are unpacked, and what they are then.
+struct Unpacked<S> {
+    expand: ToValues<S>,
+    /// Values that share a scale, and a minimum if there are some.
+    sub: usize,
+    mins: bool,
 }
 
 /// One column, `P` panels in flight, weights without scales or minimums.
 #[inline(always)]
 fn one<S: Simd, U: Unpack, const P: usize>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
-    let x = values(args);
+    let x = activations(args);
     for panel in panels.clone().step_by(P) {
         let mut blocks: [&[U::Block]; P] = [&[]; P];
         for (p, blocks) in blocks.iter_mut().enumerate() {
@@ -65,25 +90,16 @@ fn one<S: Simd, U: Unpack, const P: usize>(s: S, args: &MatMul<'_>, panels: Rang
     }
 }
 
-/// All columns of a range of panels.
-#[inline(always)]
-pub fn run<S: Simd, U: Unpack>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
-    match (out.len(), S::REGISTERS >= 32) {
-        (1, _) => sweep::<S, U, 2, 1>(s, args, panels, out),
-        (_, true) => sweep::<S, U, 2, 6>(s, args, panels, out),
-        (_, false) => sweep::<S, U, 1, 4>(s, args, panels, out),
-    }
-}
-
 /// `P` panels and `C` columns at a time.
-#[inline(always)]
-fn sweep<S: Simd, U: Unpack, const P: usize, const C: usize>(
+#[inline(never)]
+fn sweep<S: Simd, const P: usize, const C: usize>(
     s: S,
     args: &MatMul<'_>,
+    unpacked: &Unpacked<S>,
     panels: Range<usize>,
     out: &mut Columns<'_>,
 ) {
-    let (x, k, n) = (values(args), args.weights.k, out.len());
+    let (x, k, n) = (activations(args), args.weights.k, out.len());
     let groups = k.div_ceil(GROUP);
     let mut weights = [[Values::ZERO; DEPTH]; P];
     let mut sums = [[[0.0; LANES]; P]; COLUMNS];
@@ -98,9 +114,9 @@ fn sweep<S: Simd, U: Unpack, const P: usize, const C: usize>(
                 let depth = DEPTH.min(groups - start);
                 for (p, weights) in weights.iter_mut().enumerate() {
                     // Beyond the last panel, and the last column, the last one again: their sums are not stored.
-                    let blocks = args.weights.panel::<U>((panel + p).min(panels.end - 1));
+                    let panel = (panel + p).min(panels.end - 1);
                     for (g, weights) in weights.iter_mut().enumerate().take(depth) {
-                        weights.expand::<S, U>(s, blocks, start + g);
+                        (unpacked.expand)(s, &args.weights, panel, start + g, weights);
                     }
                 }
                 let ks = start * GROUP..k.min((start + depth) * GROUP);
@@ -114,29 +130,24 @@ fn sweep<S: Simd, U: Unpack, const P: usize, const C: usize>(
                             *row = &padded[..depth * GROUP];
                         }
                     }
-                    tile::<S, P, C>(s, &weights, (U::Shape::SUB, U::Shape::MINS), rows, sums);
+                    tile::<S, P, C>(s, &weights, unpacked, rows, sums);
                 }
             }
-            for column in columns.clone() {
-                for (p, panel) in (panel..panels.end.min(panel + P)).enumerate() {
-                    let sum = s.load(&sums[column - first][p]);
-                    store(s, sum, args, panel, column, out.panel(column, panel - panels.start));
-                }
-            }
+            store_all(s, sums, args, panels.clone(), (panel, first), out);
         }
     }
 }
 
-/// Adds some groups of `P` panels times `C` columns to their sums. `sub` values share a scale, and a minimum where there
-/// are `mins`. A function of its own, so that it is compiled once for all formats.
+/// Adds some groups of `P` panels times `C` columns to their sums.
 #[inline(never)]
 fn tile<S: Simd, const P: usize, const C: usize>(
     s: S,
     w: &[[Values; DEPTH]; P],
-    (sub, mins): (usize, bool),
+    unpacked: &Unpacked<S>,
     x: [&[f32]; C],
     sums: &mut [[Lanes; P]; C],
 ) {
+    let (sub, mins) = (unpacked.sub, unpacked.mins);
     s.vectorize(
         #[inline(always)]
         |s| {
@@ -196,7 +207,7 @@ fn tile<S: Simd, const P: usize, const C: usize>(
 
 /// The activations.
 #[inline(always)]
-fn values<'a>(args: &MatMul<'a>) -> &'a [f32] {
+fn activations<'a>(args: &MatMul<'a>) -> &'a [f32] {
     match args.acts {
         Acts::F32(x) => x,
         Acts::Q8(_) => unreachable!("activations in f32"),

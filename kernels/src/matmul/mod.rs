@@ -21,6 +21,7 @@ use crate::isa::Token;
 use crate::panel::Weights;
 use crate::simd::{LANES, Simd};
 use crate::unpack::Table;
+use crate::unpack::expand::Lanes;
 use std::ops::Range;
 
 /// Groups of 32 along k that the matmul takes at a time.
@@ -121,4 +122,28 @@ fn store<S: Simd>(s: S, sum: S::F32, args: &MatMul<'_>, panel: usize, column: us
         }
     }
     s.store_partial(value, out);
+}
+
+/// [`store`] of sums that lie in memory, one row a column from `column` on, one place in it a panel from `panel` on: as
+/// many as `out`, which starts at panel `panels.start`, still has.
+#[inline(never)]
+fn store_all<S: Simd, const P: usize>(
+    s: S,
+    sums: &[[Lanes; P]],
+    args: &MatMul<'_>,
+    panels: Range<usize>,
+    (panel, column): (usize, usize),
+    out: &mut Columns<'_>,
+) {
+    let columns = column..out.len().min(column + sums.len());
+    s.vectorize(
+        #[inline(always)]
+        |s| {
+            for (column, sums) in columns.zip(sums) {
+                for (p, panel) in (panel..panels.end.min(panel + P)).enumerate() {
+                    store(s, s.load(&sums[p]), args, panel, column, out.panel(column, panel - panels.start));
+                }
+            }
+        },
+    );
 }

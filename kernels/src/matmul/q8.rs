@@ -4,11 +4,11 @@
 //! ([`many`]): a chunk of a panel is unpacked to memory once, then tile after tile of columns passes over it
 //! ([`tile`]), in a loop that knows only the [`Shape`] of the format.
 
-use super::{Acts, CHUNK, MatMul, store};
+use super::{Acts, CHUNK, MatMul, store, store_all};
 use crate::Columns;
 use crate::acts::{self, Group, Layout, TILE, Units};
 use crate::simd::{LANES, Simd, small_steps};
-use crate::unpack::expand::{Bytes, Lanes};
+use crate::unpack::expand::{self, Bytes, Lanes, ToBytes};
 use crate::unpack::{Coded, GROUP, Shape, each_step};
 use std::ops::Range;
 
@@ -20,20 +20,26 @@ const MAX_TILES: usize = 48;
 /// The sums of a tile of columns and a panel.
 type Sums = [Lanes; TILE];
 
-/// All columns of a range of panels.
-#[inline(always)]
+/// The matmul of a format.
 pub fn run<S: Simd, U: Coded>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
     let Acts::Q8(bytes) = args.acts else {
         unreachable!("quantized activations");
     };
     let layout = Layout::new(args.weights.k, out.len());
     if layout.tile() == TILE {
-        many::<S, U>(s, args, Units::new(bytes, layout), panels, out);
-    } else if S::REGISTERS >= 32 {
-        one::<S, U, 4>(s, args, Units::new(bytes, layout), panels, out);
-    } else {
-        one::<S, U, 2>(s, args, Units::new(bytes, layout), panels, out);
+        return many::<S, U::Shape>(s, args, expand::bytes::<S, U>, panels, out);
     }
+    let units = Units::new(bytes, layout);
+    s.vectorize(
+        #[inline(always)]
+        |s| {
+            if S::REGISTERS >= 32 {
+                one::<S, U, 4>(s, args, units, panels, out);
+            } else {
+                one::<S, U, 2>(s, args, units, panels, out);
+            }
+        },
+    );
 }
 
 /// One column, `P` panels in flight.
@@ -108,15 +114,19 @@ fn group<S: Simd, U: Coded, const P: usize>(
     });
 }
 
-/// Two columns or more.
-#[inline(always)]
-fn many<S: Simd, U: Coded>(
+/// Two columns or more. A function of its own, so that it is compiled once for all formats of a shape.
+#[inline(never)]
+fn many<S: Simd, F: Shape>(
     s: S,
     args: &MatMul<'_>,
-    units: Units<'_, TILE>,
+    to_bytes: ToBytes<S>,
     panels: Range<usize>,
     out: &mut Columns<'_>,
 ) {
+    let Acts::Q8(bytes) = args.acts else {
+        unreachable!("quantized activations");
+    };
+    let units = Units::new(bytes, Layout::new(args.weights.k, out.len()));
     let tiles = out.len().div_ceil(TILE);
     let resident = (RESIDENT / units.tile_bytes()).clamp(12, MAX_TILES).next_multiple_of(3);
     let mut chunk = [Bytes::ZERO; CHUNK];
@@ -126,41 +136,34 @@ fn many<S: Simd, U: Coded>(
         let sums = &mut sums[..count];
         for panel in panels.clone() {
             sums.fill([[0.0; LANES]; TILE]);
-            let blocks = args.weights.panel::<U>(panel);
-            for (c, blocks) in blocks.chunks(CHUNK * GROUP / U::K).enumerate() {
-                expand::<S, U>(s, blocks, &mut chunk);
-                for t in (0..count).step_by(3) {
-                    let x = |q| units.get(c, first + t + q);
-                    if S::REGISTERS >= 32 && count - t >= 3 {
-                        let sums = sums[t..].first_chunk_mut().expect("three tiles");
-                        tile::<S, U::Shape, 3>(s, &chunk, [x(0), x(1), x(2)], sums);
-                        continue;
-                    }
-                    for q in 0..(count - t).min(3) {
-                        tile::<S, U::Shape, 1>(s, &chunk, [x(q)], std::array::from_mut(&mut sums[t + q]));
-                    }
-                }
+            for c in 0..units.chunks() {
+                to_bytes(s, &args.weights, panel, c, &mut chunk);
+                tiles_of::<S, F>(s, &chunk, |tile| units.get(c, first + tile), sums);
             }
-            for column in first * TILE..(first + count) * TILE.min(out.len()) {
-                let sum = s.load(&sums[column / TILE - first][column % TILE]);
-                store(s, sum, args, panel, column, out.panel(column, panel - panels.start));
-            }
+            let sums = sums.as_flattened().as_chunks::<1>().0;
+            store_all(s, sums, args, panels.clone(), (panel, first * TILE), out);
         }
     }
 }
 
-/// Unpacks the blocks of a chunk.
-#[inline(always)]
-fn expand<S: Simd, U: Coded>(s: S, blocks: &[U::Block], out: &mut [Bytes; CHUNK]) {
-    for (block, out) in blocks.iter().zip(out.chunks_mut(U::K / GROUP)) {
-        for (g, out) in out.iter_mut().enumerate() {
-            out.expand::<S, U>(s, block, g);
-        }
+/// Adds a chunk of a panel, times all tiles, to their sums.
+fn tiles_of<'a, S: Simd, F: Shape>(
+    s: S,
+    chunk: &[Bytes; CHUNK],
+    x: impl Fn(usize) -> &'a [Group<TILE>],
+    sums: &mut [Sums],
+) {
+    let together = if S::REGISTERS >= 32 { sums.len() / 3 } else { 0 };
+    for t in 0..together {
+        let sums = sums[3 * t..].first_chunk_mut().expect("three tiles");
+        tile::<S, F, 3>(s, chunk, [x(3 * t), x(3 * t + 1), x(3 * t + 2)], sums);
+    }
+    for t in 3 * together..sums.len() {
+        tile::<S, F, 1>(s, chunk, [x(t)], std::array::from_mut(&mut sums[t]));
     }
 }
 
-/// Adds a chunk of a panel, times `Q` tiles of columns, to their sums. A function of its own, so that it is compiled
-/// once for all formats of a shape.
+/// Adds a chunk of a panel, times `Q` tiles of columns, to their sums.
 #[inline(never)]
 fn tile<S: Simd, F: Shape, const Q: usize>(s: S, w: &[Bytes; CHUNK], x: [&[Group<TILE>]; Q], sums: &mut [Sums; Q]) {
     s.vectorize(

@@ -2,6 +2,8 @@
 //! for many columns, by loops that know no format.
 
 use super::{Coded, GROUP, Line, STEPS, Shape, Unpack, each_step};
+use crate::matmul::CHUNK;
+use crate::panel::Weights;
 use crate::simd::{LANES, Simd};
 
 /// One number a row.
@@ -23,10 +25,9 @@ impl Values {
     /// All zeros.
     pub const ZERO: Values = Values { values: [[0.0; LANES]; GROUP], scales: [[0.0; LANES]; 2], mins: [[0.0; LANES]; 2] };
 
-    /// Unpacks group `g` of a row of blocks.
+    /// Unpacks group `g` of a block.
     #[inline(always)]
-    pub fn expand<S: Simd, U: Unpack>(&mut self, s: S, blocks: &[U::Block], g: usize) {
-        let (block, g) = (&blocks[g * GROUP / U::K], g % (U::K / GROUP));
+    fn fill<S: Simd, U: Unpack>(&mut self, s: S, block: &U::Block, g: usize) {
         each_step!(STEP, {
             for (value, out) in U::values(s, block, g, STEP).into_iter().zip(&mut self.values[4 * STEP..]) {
                 s.store(value, out);
@@ -60,7 +61,7 @@ impl Bytes {
 
     /// Unpacks group `g` of a block.
     #[inline(always)]
-    pub fn expand<S: Simd, U: Coded>(&mut self, s: S, block: &U::Block, g: usize) {
+    fn fill<S: Simd, U: Coded>(&mut self, s: S, block: &U::Block, g: usize) {
         each_step!(STEP, {
             s.store_codes(U::codes(s, block, g, STEP), &mut self.codes[STEP]);
         });
@@ -72,4 +73,37 @@ impl Bytes {
             }
         }
     }
+}
+
+/// Unpacks the group `g` along k of panel `panel`.
+pub type ToValues<S> = fn(S, weights: &Weights<'_>, panel: usize, g: usize, out: &mut Values);
+
+/// The [`ToValues`] of a format. A function of its own, so that it is compiled once an ISA.
+#[inline(never)]
+pub fn values<S: Simd, U: Unpack>(s: S, weights: &Weights<'_>, panel: usize, g: usize, out: &mut Values) {
+    let block = &weights.panel::<U>(panel)[g * GROUP / U::K];
+    s.vectorize(
+        #[inline(always)]
+        |s| out.fill::<S, U>(s, block, g % (U::K / GROUP)),
+    );
+}
+
+/// Unpacks the chunk `chunk` along k of panel `panel`; groups beyond the last stay as they are.
+pub type ToBytes<S> = fn(S, weights: &Weights<'_>, panel: usize, chunk: usize, out: &mut [Bytes; CHUNK]);
+
+/// The [`ToBytes`] of a format. A function of its own, so that it is compiled once an ISA.
+#[inline(never)]
+pub fn bytes<S: Simd, U: Coded>(s: S, weights: &Weights<'_>, panel: usize, chunk: usize, out: &mut [Bytes; CHUNK]) {
+    let (per_chunk, per_block) = (CHUNK * GROUP / U::K, U::K / GROUP);
+    let blocks = &weights.panel::<U>(panel)[chunk * per_chunk..];
+    s.vectorize(
+        #[inline(always)]
+        |s| {
+            for (block, out) in blocks.iter().zip(out.chunks_exact_mut(per_block)) {
+                for (g, out) in out.iter_mut().enumerate() {
+                    out.fill::<S, U>(s, block, g);
+                }
+            }
+        },
+    );
 }

@@ -16,9 +16,9 @@ pub mod legacy;
 use crate::Columns;
 use crate::isa::Token;
 use crate::matmul::{self, MatMul};
-use crate::panel::{self, Weights};
 use crate::simd::{LANES, Simd};
 use bytemuck::Pod;
+use expand::ToValues;
 use gguf::Format;
 use std::ops::Range;
 
@@ -112,8 +112,12 @@ pub struct Row<S: Token> {
     pub q8: Option<Run<S>>,
     /// The matmul over activations in f32.
     pub f32: Run<S::Float>,
-    /// Decodes a row.
-    pub decode: fn(S::Float, &Weights<'_>, usize, &mut [f32]),
+    /// Unpacks a group to f32.
+    pub values: ToValues<S::Float>,
+    /// [`Shape::SUB`].
+    pub sub: usize,
+    /// [`Shape::MINS`].
+    pub mins: bool,
 }
 
 /// The list of formats for an ISA.
@@ -145,22 +149,15 @@ impl<S: Token> Table for S {
     ];
 }
 
-/// A kernel of a row, compiled with the instructions of its token.
-macro_rules! entry {
-    ($kernel:expr, ($($arg:ident),*)) => {
-        |s, $($arg),*| s.vectorize(#[inline(always)] |s| $kernel(s, $($arg),*))
-    };
-}
-
 const fn dense<S: Token, U: Unpack>() -> Row<S> {
-    Row { f32: entry!(matmul::f32::fused::<S::Float, U>, (args, panels, out)), ..scaled::<S, U>() }
+    Row { f32: matmul::f32::dense::<S::Float, U>, ..any::<S, U>() }
 }
 
 const fn coded<S: Token, U: Coded>() -> Row<S> {
-    Row { q8: Some(entry!(matmul::q8::run::<S, U>, (args, panels, out))), ..scaled::<S, U>() }
+    Row { q8: Some(matmul::q8::run::<S, U>), ..any::<S, U>() }
 }
 
-const fn scaled<S: Token, U: Unpack>() -> Row<S> {
+const fn any<S: Token, U: Unpack>() -> Row<S> {
     const { assert!(size_of::<U::Block>().is_multiple_of(64) && U::K.is_multiple_of(GROUP)) };
     Row {
         format: U::FORMAT,
@@ -168,8 +165,10 @@ const fn scaled<S: Token, U: Unpack>() -> Row<S> {
         bytes: size_of::<U::Block>(),
         pack: |file, lane, block| U::pack(file, lane, bytemuck::from_bytes_mut(block)),
         q8: None,
-        f32: entry!(matmul::f32::run::<S::Float, U>, (args, panels, out)),
-        decode: entry!(panel::decode::<S::Float, U>, (weights, row, out)),
+        f32: matmul::f32::run::<S::Float, U>,
+        values: expand::values::<S::Float, U>,
+        sub: U::Shape::SUB,
+        mins: U::Shape::MINS,
     }
 }
 
