@@ -115,7 +115,7 @@ pub fn silu<S: Simd>(s: S, x: S::F32) -> S::F32 {
 }
 
 /// `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))` (Hendrycks and Gimpel, 2016) as `x sigmoid(z)` with
-/// `z = 2 sqrt(2 / pi) (x + 0.044715 x^3)`, free of the cancellation of `1 + tanh`. At most `3 + 2 |z|`
+/// `z = 2 sqrt(2 / pi) (x + 0.044715 x^3)`, free of the cancellation of `1 + tanh`. At most `3 + 3 |z|`
 /// ulp off (of the result, which vanishes like `x e^z`) from -10.2 on, where `e^z` is a normal number; -0 at minus
 /// infinity.
 #[inline(always)]
