@@ -361,7 +361,10 @@ fn serve(mut scheduler: Scheduler, mut backend: CpuBackend, inbox: &Receiver<Com
         match pollster::block_on(backend.run(&batch)) {
             Ok(logits) => scheduler.commit(logits, now()),
             Err(error) => {
-                let text = error.to_string();
+                let text = match error {
+                    Error::Internal(text) => text,
+                    other => other.to_string(),
+                };
                 scheduler.fail_all(|| Error::Internal(text.clone()));
             }
         }
