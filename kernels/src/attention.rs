@@ -267,6 +267,12 @@ struct Tile<'a> {
     rows: usize,
     /// What each row sees, counted from the tile's start.
     seen: [(usize, usize); MAX_ROWS],
+    /// Rows that see something: what tokens see moves on with them, so these lie together.
+    active: Range<usize>,
+    /// What all active rows see.
+    common: Range<usize>,
+    /// Pages of which some row sees something, counted from the tile's start.
+    pages: Range<usize>,
 }
 
 impl<'a> Tile<'a> {
@@ -278,15 +284,15 @@ impl<'a> Tile<'a> {
             let Range { start, end } = block.visible_in(token, tile);
             seen[token * block.params.group..][..block.params.group].fill((start, end));
         }
-        Tile { block, tile, rows, seen }
-    }
-
-    /// Pages of which some row sees something, counted from the tile's start.
-    fn pages(&self) -> Range<usize> {
-        let seen = self.seen[..self.rows].iter().filter(|(start, end)| start < end);
-        let first = seen.clone().map(|&(start, _)| start / PAGE).min();
-        let last = seen.map(|&(_, end)| end.div_ceil(PAGE)).max();
-        first.zip(last).map_or(0..0, |(first, last)| first..last)
+        let sees = |&row: &usize| seen[row].0 < seen[row].1;
+        let first = (0..rows).find(sees).unwrap_or(rows);
+        let active = first..first + (first..rows).take_while(sees).count();
+        let (mut common, mut pages) = (0..0, 0..0);
+        if let (Some(&(first, to)), Some(&(from, last))) = (seen[active.clone()].first(), seen[active.clone()].last()) {
+            common = from..to.max(from);
+            pages = first / PAGE..last.div_ceil(PAGE);
+        }
+        Tile { block, tile, rows, seen, active, common, pages }
     }
 
     #[inline(always)]
@@ -303,7 +309,7 @@ impl<'a> Tile<'a> {
         let scores = scores.as_chunks_mut().0;
         // A few rows read the cache as it is; more share the work of widening it.
         let shared = !E::IS_F32 && self.rows > S::ACCUMULATORS / 2;
-        for page in self.pages() {
+        for page in self.pages.clone() {
             let (keys, _) = self.block.page::<E>(self.tile * (TILE / PAGE) + page);
             if shared {
                 self.score_page(s, page, queries, widen(s, keys, widened), scores);
@@ -314,7 +320,7 @@ impl<'a> Tile<'a> {
         for (row, scores) in scores.chunks_exact_mut(PANELS).enumerate() {
             (m[row], l[row]) = self.weigh(s, self.seen[row], scores);
         }
-        for page in self.pages() {
+        for page in self.pages.clone() {
             let (_, values) = self.block.page::<E>(self.tile * (TILE / PAGE) + page);
             if shared {
                 self.add_page(s, page, scores.as_flattened(), widen(s, values, widened), o);
@@ -356,14 +362,17 @@ impl<'a> Tile<'a> {
             return (f32::NEG_INFINITY, 0.0);
         }
         let Params { scale, softcap, .. } = self.block.params;
+        // Without a cap the division still happens, so it had better be a cheap one.
+        let cap = softcap.unwrap_or(1.0);
+        let (cap, inverse) = (s.splat(cap), s.splat(1.0 / cap));
         let none = s.splat(f32::NEG_INFINITY);
         let (start_at, end_at) = (s.splat(start as f32), s.splat(end as f32));
         let mut max = none;
         let panels = start / LANES..end.div_ceil(LANES);
         for panel in panels.clone() {
             let mut x = s.mul(s.load(&scores[panel]), s.splat(scale));
-            if let Some(cap) = softcap {
-                x = s.mul(s.splat(cap), math::tanh(s, s.mul(x, s.splat(1.0 / cap))));
+            if softcap.is_some() {
+                x = s.mul(cap, math::tanh(s, s.mul(x, inverse)));
             }
             if panel * LANES < start || (panel + 1) * LANES > end {
                 let key = s.add(s.load(&COUNT), s.splat((panel * LANES) as f32));
@@ -405,19 +414,18 @@ impl<'a> Tile<'a> {
             Product { rows, x, x_stride: TILE, n, y, columns, out, out_stride: columns }.compute(s);
         };
         let on_page = |at: usize| at.saturating_sub(page * PAGE).min(PAGE);
-        let seen = |row: usize| on_page(self.seen[row].0)..on_page(self.seen[row].1);
-        // What tokens see moves on with them, so the rows that see something lie together.
-        let Some(first) = (0..self.rows).find(|&row| !seen(row).is_empty()) else { return };
-        let count = (first..self.rows).take_while(|&row| !seen(row).is_empty()).count();
-        let rows = first..first + count;
-        let start = rows.clone().map(|row| seen(row).start).max().unwrap_or(0);
-        let end = rows.clone().map(|row| seen(row).end).min().unwrap_or(0).max(start);
-        for row in rows.clone() {
-            add(row..row + 1, seen(row).start..seen(row).end.min(start));
+        let (start, end) = (on_page(self.common.start), on_page(self.common.end));
+        let each = |row: usize| row..row + 1;
+        if start > 0 {
+            for row in self.active.clone() {
+                add(each(row), on_page(self.seen[row].0)..on_page(self.seen[row].1).min(start));
+            }
         }
-        add(rows.clone(), start..end);
-        for row in rows {
-            add(row..row + 1, seen(row).start.max(end)..seen(row).end);
+        add(self.active.clone(), start..end);
+        if end < PAGE {
+            for row in self.active.clone() {
+                add(each(row), on_page(self.seen[row].0).max(end)..on_page(self.seen[row].1));
+            }
         }
     }
 }

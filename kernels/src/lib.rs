@@ -32,9 +32,9 @@ use matmul::MatMul;
 use panel::Weights;
 use roof::Roof;
 use rowwise::{Activation, Norm, Rotation};
+use simd::{LANES, Simd};
 use std::marker::PhantomData;
 use std::ops::Range;
-use simd::{LANES, Simd};
 
 /// The kernels of one instruction set.
 pub struct Kernels {
@@ -128,7 +128,10 @@ const fn kernels<S: Token>(isa: Isa) -> Kernels {
     Kernels {
         isa,
         quantize: |x, layout, units, out| {
-            token::<S>().vectorize(#[inline(always)] |s| acts::quantize(s, x, layout, units, out));
+            token::<S>().vectorize(
+                #[inline(always)]
+                |s| acts::quantize(s, x, layout, units, out),
+            );
         },
         matmul: |args, panels, out| matmul::matmul(token::<S>(), args, panels, out),
         embed: |weights, row, out| panel::decode(token::<S>(), weights, row, out),
@@ -150,7 +153,12 @@ const fn kernels<S: Token>(isa: Isa) -> Kernels {
         finish: entry!(attention::finish(d_v, all, rows, sinks, out)),
         roof: Roof {
             read: entry!(roof::read(bytes)),
-            dot: |codes, x, rounds| token::<S>().vectorize(#[inline(always)] |s| roof::dot(s, codes, x, rounds)),
+            dot: |codes, x, rounds| {
+                token::<S>().vectorize(
+                    #[inline(always)]
+                    |s| roof::dot(s, codes, x, rounds),
+                )
+            },
             fma: entry!(roof::fma(w, x, rounds)),
             accumulators: roof::accumulators::<S>(),
         },

@@ -88,7 +88,17 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce(Self) -> R) -> R {
-        if VNNI { op!(run_vnni(#[inline(always)] move || f(self))) } else { op!(run(#[inline(always)] move || f(self))) }
+        if VNNI {
+            op!(run_vnni(
+                #[inline(always)]
+                move || f(self)
+            ))
+        } else {
+            op!(run(
+                #[inline(always)]
+                move || f(self)
+            ))
+        }
     }
 
     #[inline(always)]

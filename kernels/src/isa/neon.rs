@@ -168,7 +168,17 @@ impl<const DOT: bool> Simd for Neon<DOT> {
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce(Self) -> R) -> R {
-        if DOT { op!(run_dot(#[inline(always)] move || f(self))) } else { op!(run(#[inline(always)] move || f(self))) }
+        if DOT {
+            op!(run_dot(
+                #[inline(always)]
+                move || f(self)
+            ))
+        } else {
+            op!(run(
+                #[inline(always)]
+                move || f(self)
+            ))
+        }
     }
 
     #[inline(always)]

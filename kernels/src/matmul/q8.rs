@@ -80,13 +80,7 @@ fn one<S: Simd, U: Coded, const P: usize>(
 
 /// Adds group `g` of `P` panels, times one column, to the sums.
 #[inline(always)]
-fn group<S: Simd, U: Coded, const P: usize>(
-    s: S,
-    w: [&U::Block; P],
-    g: usize,
-    x: &Group<1>,
-    sums: &mut [S::F32; P],
-) {
+fn group<S: Simd, U: Coded, const P: usize>(s: S, w: [&U::Block; P], g: usize, x: &Group<1>, sums: &mut [S::F32; P]) {
     let sub = U::Shape::SUB;
     let mut dots = [s.dot_start(s.splat_i32(0)); P];
     each_step!(STEP, {
@@ -116,13 +110,7 @@ fn group<S: Simd, U: Coded, const P: usize>(
 
 /// Two columns or more. A function of its own, so that it is compiled once for all formats of a shape.
 #[inline(never)]
-fn many<S: Simd, F: Shape>(
-    s: S,
-    args: &MatMul<'_>,
-    to_bytes: ToBytes<S>,
-    panels: Range<usize>,
-    out: &mut Columns<'_>,
-) {
+fn many<S: Simd, F: Shape>(s: S, args: &MatMul<'_>, to_bytes: ToBytes<S>, panels: Range<usize>, out: &mut Columns<'_>) {
     let Acts::Q8(bytes) = args.acts else {
         unreachable!("quantized activations");
     };

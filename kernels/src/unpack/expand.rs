@@ -23,7 +23,8 @@ pub struct Values {
 
 impl Values {
     /// All zeros.
-    pub const ZERO: Values = Values { values: [[0.0; LANES]; GROUP], scales: [[0.0; LANES]; 2], mins: [[0.0; LANES]; 2] };
+    pub const ZERO: Values =
+        Values { values: [[0.0; LANES]; GROUP], scales: [[0.0; LANES]; 2], mins: [[0.0; LANES]; 2] };
 
     /// Unpacks group `g` of a block.
     #[inline(always)]
