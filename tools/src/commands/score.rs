@@ -40,7 +40,7 @@ pub struct Arguments {
     /// How many of the largest logits to print
     #[arg(long, value_name = "N", default_value_t = 20)]
     top: usize,
-    /// How many tokens to generate, always the most probable one
+    /// How many tokens to generate, always the most probable one, until the text ends
     #[arg(long, value_name = "N", default_value_t = 24)]
     greedy: usize,
     /// How many cases to compute in one batch; changes no result
@@ -160,7 +160,13 @@ fn finish(engine: &Engine, running: Option<Running>) -> Result<()> {
     loop {
         match running.events.recv() {
             Ok(Event::Prompt { .. }) => {}
-            Ok(Event::Token { id, .. }) => greedy.push(id),
+            // The token that ends the text is part of the answer; what would follow it is not.
+            Ok(Event::Token { id, .. }) => {
+                greedy.push(id);
+                if engine.tokenizer().is_eog(id) {
+                    break;
+                }
+            }
             Ok(Event::Done { .. }) => break,
             Ok(Event::Failed(error)) => return Err(error.into()),
             Err(_) => return Err(engine::Error::Internal("the engine has ended".into()).into()),
@@ -171,7 +177,7 @@ fn finish(engine: &Engine, running: Option<Running>) -> Result<()> {
     let score = Score {
         mean_nll: (predicted > 0).then(|| gathered.nll / predicted as f64),
         top: gathered.top,
-        text: engine.tokenizer().decode(&greedy, true),
+        text: engine.tokenizer().decode(&greedy, false),
         greedy,
         logits_sha256: gathered.hasher.finish().0.hex(),
         tokens: running.tokens,
