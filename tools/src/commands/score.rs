@@ -156,18 +156,22 @@ fn submit(engine: &Engine, case: Case, arguments: &Arguments) -> Result<Running>
 /// Waits for a case and prints its line.
 fn finish(engine: &Engine, running: Option<Running>) -> Result<()> {
     let Some(running) = running else { return Ok(()) };
-    let mut greedy = Vec::new();
+    let (mut greedy, mut text) = (Vec::new(), String::new());
     loop {
         match running.events.recv() {
             Ok(Event::Prompt { .. }) => {}
             // The token that ends the text is part of the answer; what would follow it is not.
-            Ok(Event::Token { id, .. }) => {
+            Ok(Event::Token { id, text: piece, .. }) => {
                 greedy.push(id);
+                text.push_str(&piece);
                 if engine.tokenizer().is_eog(id) {
                     break;
                 }
             }
-            Ok(Event::Done { .. }) => break,
+            Ok(Event::Done { text: rest, .. }) => {
+                text.push_str(&rest);
+                break;
+            }
             Ok(Event::Failed(error)) => return Err(error.into()),
             Err(_) => return Err(engine::Error::Internal("the engine has ended".into()).into()),
         }
@@ -177,7 +181,7 @@ fn finish(engine: &Engine, running: Option<Running>) -> Result<()> {
     let score = Score {
         mean_nll: (predicted > 0).then(|| gathered.nll / predicted as f64),
         top: gathered.top,
-        text: engine.tokenizer().decode(&greedy, false),
+        text,
         greedy,
         logits_sha256: gathered.hasher.finish().0.hex(),
         tokens: running.tokens,
