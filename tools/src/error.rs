@@ -210,6 +210,9 @@ impl Error {
                 "try again; if it happens twice, the source has changed or something on the way alters it"
             }
             Error::NotGguf { .. } => "only GGUF model files can be used",
+            Error::Engine(engine::Error::Template(_)) => {
+                "--raw continues the prompt as it stands, without the template"
+            }
             Error::NoPip(_) => "install Python with pip, or fetch the model file yourself and give its path",
             Error::Pip { .. } | Error::Network { .. } => {
                 "check the network, the proxy variables and pip's configuration; what was downloaded is kept, and the same command goes on from there"

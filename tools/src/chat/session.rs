@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, SystemTime};
 
+use engine::template::{Message, Render};
 use engine::tokenizer::Encode;
 use engine::{Engine, Event, Finish, Request, Timings};
 
@@ -38,25 +39,6 @@ pub struct Session {
     pub verbose: bool,
     /// How long the model took to load.
     pub loading: Duration,
-}
-
-/// One turn of a conversation.
-#[derive(Clone, Debug)]
-struct Message {
-    role: &'static str,
-    content: String,
-}
-
-impl Message {
-    fn system(text: &str) -> Message {
-        Message { role: "system", content: text.into() }
-    }
-    fn user(text: &str) -> Message {
-        Message { role: "user", content: text.into() }
-    }
-    fn assistant(text: &str) -> Message {
-        Message { role: "assistant", content: text.into() }
-    }
 }
 
 /// How an answer went.
@@ -98,7 +80,7 @@ impl Session {
 
     /// The source of the chat template.
     pub fn template(&self) -> Option<&str> {
-        None
+        self.engine.template().map(|t| t.source())
     }
 
     /// The model and what it runs on.
@@ -160,8 +142,8 @@ impl Session {
             out(&piece)?;
         };
         if self.mode == Mode::Chat {
-            self.history.push(Message::user(text));
-            self.history.push(Message::assistant(&said));
+            self.history.push(Message::new("user", text));
+            self.history.push(Message::new("assistant", said));
         }
         Ok(Answer { finish, timings })
     }
@@ -173,17 +155,22 @@ impl Session {
             let how = Encode { add_special: true, parse_special: self.mode == Mode::Raw };
             return Ok(tokenizer.encode(text, how));
         };
-        let system = self.system.as_deref().map(Message::system);
+        let system = self.system.iter().map(|text| Message::new("system", text.as_str()));
         let messages: Vec<Message> =
-            system.into_iter().chain(self.history.iter().cloned()).chain([Message::user(text)]).collect();
-        let _ = (template, &messages);
-        let rendered = messages.iter().map(|m| format!("{}: {}\n", m.role, m.content)).collect::<String>();
+            system.chain(self.history.iter().cloned()).chain([Message::new("user", text)]).collect();
+        // A template that writes the date gets that of UTC: the standard library knows no time zones.
+        let now = since_1970().as_secs().try_into().ok();
+        let how = Render { add_generation_prompt: true, now, ..Render::default() };
+        let rendered = template.render(&messages, how).map_err(engine::Error::from)?;
         Ok(tokenizer.encode_chat(&rendered))
     }
 }
 
 /// Another number each time: draws without a seed of their own come from it.
 fn entropy() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    now.as_nanos() as u64 ^ u64::from(std::process::id()).rotate_left(32)
+    since_1970().as_nanos() as u64 ^ u64::from(std::process::id()).rotate_left(32)
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
