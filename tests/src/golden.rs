@@ -19,7 +19,7 @@ pub struct Tiny {
     pub logits_after_greedy: Vec<f64>,
     /// Distance of the two largest logits, at its least over the continuation.
     pub min_top_gap: f64,
-    /// Texts and their ids, special tokens added and not parsed.
+    /// Texts and their ids, special tokens added and parsed.
     pub tokenize: Vec<(String, Vec<u32>)>,
 }
 

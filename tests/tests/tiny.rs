@@ -1,6 +1,7 @@
 //! The engine on tiny models, against values computed elsewhere and against the f64 twin at shapes and in formats that
 //! no real model has.
 
+use engine::tokenizer::Encode;
 use engine::{Engine, Isa, KvType, Options, Precision};
 use gguf::Format;
 use tests::golden::{distance, tiny};
@@ -35,7 +36,7 @@ fn the_engine_agrees_with_every_tiny_model() {
             failures.push(format!("{name}: continued by {:?}, expected {:?}", observed.generated, golden.greedy));
         }
         for (text, ids) in &golden.tokenize {
-            let found = engine.tokenizer().encode(text, true, false);
+            let found = engine.tokenizer().encode(text, Encode { add_special: true, parse_special: true });
             if found != *ids {
                 failures.push(format!("{name}: {text:?} became {found:?}, expected {ids:?}"));
             }
