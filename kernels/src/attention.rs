@@ -134,11 +134,9 @@ pub const fn partial_len(rows: usize, d_v: usize) -> usize {
     rows * (value_stride(d_v) + 2)
 }
 
-/// Floats of scratch memory that [`attend_tile`] needs: scores, queries, and keys or values of a page as floats. Best
-/// aligned to 64 bytes.
-pub const fn scratch_len(d_k: usize, d_v: usize) -> usize {
-    let widest = if d_k > value_stride(d_v) { d_k } else { value_stride(d_v) };
-    MAX_ROWS * (TILE + d_k) + PAGE * widest
+/// Floats of scratch memory that [`attend_tile`] needs: scores and queries. Best aligned to 64 bytes.
+pub const fn scratch_len(d_k: usize) -> usize {
+    MAX_ROWS * (TILE + d_k)
 }
 
 /// `(o, m, l)` of partials.
@@ -201,7 +199,8 @@ impl<E: Element> Product<'_, E> {
                     row += match self.rows - row {
                         8.. if S::ACCUMULATORS >= 16 => self.add_rows::<S, 8>(s, row),
                         4.. => self.add_rows::<S, 4>(s, row),
-                        2.. => self.add_rows::<S, 2>(s, row),
+                        3 => self.add_rows::<S, 3>(s, row),
+                        2 => self.add_rows::<S, 2>(s, row),
                         _ => self.add_rows::<S, 1>(s, row),
                     };
                 }
@@ -301,32 +300,22 @@ impl<'a> Tile<'a> {
         let (o, m, l) = split(partial, d_v);
         assert_eq!(m.len(), self.rows, "rows of partials");
         o.fill([0.0; LANES]);
-        let (scores, rest) = scratch.split_at_mut(self.rows * TILE);
-        let (queries, widened) = rest.split_at_mut(self.rows * d_k);
-        let widened = &mut widened.as_chunks_mut().0[..PAGE * d_k.max(value_stride(d_v)) / LANES];
+        let (scores, queries) = scratch.split_at_mut(self.rows * TILE);
+        let queries = &mut queries[..self.rows * d_k];
         self.pack_queries(queries);
         scores.fill(0.0);
         let scores = scores.as_chunks_mut().0;
-        // A few rows read the cache as it is; more share the work of widening it.
-        let shared = !E::IS_F32 && self.rows > S::ACCUMULATORS / 2;
+        let first_page = self.tile * (TILE / PAGE);
         for page in self.pages.clone() {
-            let (keys, _) = self.block.page::<E>(self.tile * (TILE / PAGE) + page);
-            if shared {
-                self.score_page(s, page, queries, widen(s, keys, widened), scores);
-            } else {
-                self.score_page(s, page, queries, keys, scores);
-            }
+            let (keys, _) = self.block.page::<E>(first_page + page);
+            self.score_page(s, page, queries, keys, scores);
         }
         for (row, scores) in scores.chunks_exact_mut(PANELS).enumerate() {
             (m[row], l[row]) = self.weigh(s, self.seen[row], scores);
         }
         for page in self.pages.clone() {
-            let (_, values) = self.block.page::<E>(self.tile * (TILE / PAGE) + page);
-            if shared {
-                self.add_page(s, page, scores.as_flattened(), widen(s, values, widened), o);
-            } else {
-                self.add_page(s, page, scores.as_flattened(), values, o);
-            }
+            let (_, values) = self.block.page::<E>(first_page + page);
+            self.add_page(s, page, scores.as_flattened(), values, o);
         }
     }
 
@@ -430,16 +419,6 @@ impl<'a> Tile<'a> {
     }
 }
 
-/// `out = x` as floats.
-#[inline(always)]
-fn widen<'a, S: Simd, E: Element>(s: S, x: &[[E; LANES]], out: &'a mut [[f32; LANES]]) -> &'a [[f32; LANES]] {
-    let out = &mut out[..x.len()];
-    for (out, x) in out.iter_mut().zip(x) {
-        s.store(E::load(s, x), out);
-    }
-    out
-}
-
 /// `e^(a - max)` and `e^(b - max)` with `max` the larger of both, and `max`.
 #[inline(always)]
 fn rescale<S: Simd>(s: S, a: f32, b: f32) -> ([f32; 2], f32) {
@@ -479,6 +458,9 @@ pub fn merge<S: Simd>(s: S, d_v: usize, tile: &[f32], all: &mut [f32]) {
         }
     }
 }
+
+/// [`finish`] as an entry of a table.
+pub type Finish = fn(usize, &[f32], Range<usize>, Option<&[f32]>, &mut [f32]);
 
 /// The results of some rows of merged partials: `out = o / l`, `[rows][d_v]`; zeros for a row that saw no key. An
 /// attention sink, one a row, is the score of a key without a value.

@@ -43,8 +43,6 @@ pub const fn block_bytes(ty: KvType, d_k: usize, d_v: usize) -> usize {
 
 /// A type of the cache's memory.
 pub(crate) trait Element: Pod {
-    /// Whether it is a float already.
-    const IS_F32: bool;
     /// Sixteen elements, widened exactly.
     fn load<S: Simd>(s: S, x: &[Self; LANES]) -> S::F32;
     /// Sixteen elements, rounded to nearest even.
@@ -53,8 +51,6 @@ pub(crate) trait Element: Pod {
 
 /// The bits of a half float.
 impl Element for u16 {
-    const IS_F32: bool = false;
-
     #[inline(always)]
     fn load<S: Simd>(s: S, x: &[u16; LANES]) -> S::F32 {
         s.load_f16(x)
@@ -66,8 +62,6 @@ impl Element for u16 {
 }
 
 impl Element for f32 {
-    const IS_F32: bool = true;
-
     #[inline(always)]
     fn load<S: Simd>(s: S, x: &[f32; LANES]) -> S::F32 {
         s.load(x)

@@ -77,7 +77,7 @@ pub struct Kernels {
     /// [`attention::merge`]: size of a value, partials of the next tile, partials of those before.
     pub merge: fn(usize, &[f32], &mut [f32]),
     /// [`attention::finish`]: size of a value, partials, rows, attention sinks, output.
-    pub finish: fn(usize, &[f32], Range<usize>, Option<&[f32]>, &mut [f32]),
+    pub finish: attention::Finish,
     /// What the machine can do at most.
     pub roof: Roof,
 }

@@ -118,7 +118,7 @@ impl Case {
         let block = self.block(tokens);
         let Params { d_k, d_v, .. } = self.params;
         let n = partial_len(block.rows(), d_v);
-        let mut scratch = vec![f32::NAN; scratch_len(d_k, d_v) + 16];
+        let mut scratch = vec![f32::NAN; scratch_len(d_k) + 16];
         let mut tile_partial = vec![f32::NAN; n + 32];
         let mut all = vec![f32::NAN; n];
         clear(d_v, &mut all);
@@ -146,7 +146,7 @@ impl Case {
         let n = partial_len(block.rows(), d_v);
         let tiles = 0..self.keys.len().div_ceil(TILE);
         let mut partials = vec![vec![f32::NAN; n]; tiles.len()];
-        let mut scratch = vec![f32::NAN; scratch_len(d_k, d_v)];
+        let mut scratch = vec![f32::NAN; scratch_len(d_k)];
         for tile in tiles.rev() {
             (kernels.attend_tile)(&block, tile, &mut scratch, &mut partials[tile]);
         }

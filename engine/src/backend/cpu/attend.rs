@@ -14,7 +14,7 @@ use std::ops::Range;
 
 /// Bytes of scratch memory of one worker.
 pub fn scratch_bytes(plan: &Plan) -> usize {
-    let floats = |a: &AttentionSpec| scratch_len(a.d_k, a.d_v) + 2 * partial_len(MAX_ROWS, a.d_v);
+    let floats = |a: &AttentionSpec| scratch_len(a.d_k) + 2 * partial_len(MAX_ROWS, a.d_v);
     attentions(plan).map(|a| floats(a) * 4).max().unwrap_or(0).next_multiple_of(ALIGN)
 }
 
@@ -122,7 +122,7 @@ impl<'a> Attend<'a> {
         let all = self.backend().scratch.len() / self.walk.worker.count;
         let start = all * self.walk.worker.index;
         let floats = self.backend().scratch.claim::<f32>(self.walk.worker, start..start + all);
-        let (scratch, partials) = floats.split_at_mut(scratch_len(self.spec.d_k, self.spec.d_v));
+        let (scratch, partials) = floats.split_at_mut(scratch_len(self.spec.d_k));
         let len = partial_len(rows, self.spec.d_v);
         let (tile, rest) = partials.split_at_mut(len);
         (scratch, tile, &mut rest[..len])
