@@ -160,7 +160,10 @@ impl Blueprint {
         let total = self.memory.total();
         match self.options.memory {
             Some(available) if total > available => Err(Error::Memory {
-                what: format!("{} with a context of {} for {} sequence(s)", self.spec.name, self.limits.ctx, self.limits.sequences),
+                what: format!(
+                    "{} with a context of {} for {} sequence(s)",
+                    self.spec.name, self.limits.ctx, self.limits.sequences
+                ),
                 needed: total.div_ceil(1 << 20),
                 available: available >> 20,
                 hint: "lower the context (--ctx) or use a smaller model",
@@ -258,7 +261,8 @@ impl Engine {
             check_tensors: options.check_tensors,
             check_workers: options.check_workers,
         };
-        let backend = CpuBackend::load(plan, source, &cpu, &mut |done, total| progress(Progress::Weights { done, total }))?;
+        let backend =
+            CpuBackend::load(plan, source, &cpu, &mut |done, total| progress(Progress::Weights { done, total }))?;
         let info = backend.info();
         let scheduler = Scheduler::new(limits, tokenizer.clone());
         let (commands, inbox) = channel();
@@ -350,7 +354,8 @@ fn serve(mut scheduler: Scheduler, mut backend: CpuBackend, inbox: &Receiver<Com
                 Some(Command::Load(reply)) => {
                     let (waiting, running) = scheduler.load();
                     let kv = scheduler.kv();
-                    let _ = reply.send(Load { waiting, running, pages_available: kv.available(), pages: kv.capacity() });
+                    let _ =
+                        reply.send(Load { waiting, running, pages_available: kv.available(), pages: kv.capacity() });
                 }
                 Some(Command::Stop) => return,
                 None if scheduler.is_idle() => return,

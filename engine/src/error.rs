@@ -63,7 +63,9 @@ pub enum Error {
         expected: String,
     },
     /// A weight is NaN or infinite.
-    #[error("tensor {name} holds a value that is not finite at element {index}; the file is damaged or was converted with overflow")]
+    #[error(
+        "tensor {name} holds a value that is not finite at element {index}; the file is damaged or was converted with overflow"
+    )]
     NotFinite {
         /// The tensor's name.
         name: String,
@@ -112,7 +114,9 @@ pub enum Error {
         n_vocab: usize,
     },
     /// The model produced logits that are not numbers.
-    #[error("the model produced a logit that is not a number at position {position}; the weights are damaged, or --precision f32 is needed")]
+    #[error(
+        "the model produced a logit that is not a number at position {position}; the weights are damaged, or --precision f32 is needed"
+    )]
     Logits {
         /// Position of the token.
         position: usize,

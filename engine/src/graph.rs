@@ -218,14 +218,27 @@ impl<'a> Builder<'a> {
     }
 
     /// RMS norm of each of `heads` slices of `x`; `residual` is added to the result.
-    pub fn rms_norm(&mut self, x: ValueId, weight: WeightId, eps: f32, heads: usize, residual: Option<ValueId>) -> ValueId {
+    pub fn rms_norm(
+        &mut self,
+        x: ValueId,
+        weight: WeightId,
+        eps: f32,
+        heads: usize,
+        residual: Option<ValueId>,
+    ) -> ValueId {
         let out = self.like(x, self.width(x));
         self.graph.ops.push(Op::RmsNorm { x, weight, eps, heads, residual, out });
         out
     }
 
     /// `x` times a matrix; bias and residual are added to the result.
-    pub fn matmul(&mut self, x: ValueId, weight: WeightId, bias: Option<WeightId>, residual: Option<ValueId>) -> ValueId {
+    pub fn matmul(
+        &mut self,
+        x: ValueId,
+        weight: WeightId,
+        bias: Option<WeightId>,
+        residual: Option<ValueId>,
+    ) -> ValueId {
         let out = self.like(x, self.graph.weights[weight.0 as usize].rows);
         self.graph.ops.push(Op::MatMul { x, weight, bias, residual, out });
         out
@@ -272,11 +285,16 @@ impl<'a> Builder<'a> {
 
 fn check_shape(info: &TensorInfo, dims: &[u64]) -> Result<()> {
     let found = info.shape.dims();
-    let trimmed = &found[..found.len() - found[dims.len().min(found.len())..].iter().rev().take_while(|&&d| d == 1).count()];
+    let trimmed =
+        &found[..found.len() - found[dims.len().min(found.len())..].iter().rev().take_while(|&&d| d == 1).count()];
     if trimmed == dims {
         return Ok(());
     }
-    Err(Error::Tensor { name: info.name.clone(), found: format!("shape {found:?}"), expected: format!("shape {dims:?}") })
+    Err(Error::Tensor {
+        name: info.name.clone(),
+        found: format!("shape {found:?}"),
+        expected: format!("shape {dims:?}"),
+    })
 }
 
 /// `base^(-2i / dims) * scale / factor[i]`, in f64 (Su et al., 2021; factors as published with Llama 3.1).

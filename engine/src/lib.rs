@@ -28,9 +28,9 @@ pub mod spec;
 pub mod template;
 pub mod tokenizer;
 
+pub use backend::KvType;
 #[cfg(not(target_family = "wasm"))]
 pub use engine::{Blueprint, Engine, Load, MemoryPlan, Options, Progress};
-pub use backend::KvType;
 pub use error::{Error, Result};
 /// The loops beneath, for benchmarks.
 pub use kernels;

@@ -110,7 +110,9 @@ enum Resource {
 impl Resource {
     fn meets(self, other: Resource) -> bool {
         match (self, other) {
-            (Resource::Arena(a), Resource::Arena(b)) => a.range().start < b.range().end && b.range().start < a.range().end,
+            (Resource::Arena(a), Resource::Arena(b)) => {
+                a.range().start < b.range().end && b.range().start < a.range().end
+            }
             (Resource::Kv(a), Resource::Kv(b)) => a == b,
             _ => false,
         }
@@ -218,7 +220,11 @@ impl Plan {
                             writes.push(value(v));
                         }
                         Access::Product(w) => reads.push(match self.acts(v) {
-                            Some(a) if integer_product(self.graph.weights[w.0 as usize].format, self.limits.precision) => Resource::Arena(a),
+                            Some(a)
+                                if integer_product(self.graph.weights[w.0 as usize].format, self.limits.precision) =>
+                            {
+                                Resource::Arena(a)
+                            }
                             _ => value(v),
                         }),
                     }
@@ -375,7 +381,9 @@ impl<'a> Layout<'a> {
     /// A value that takes the place of a residual which dies in the same step: the sum is made in place.
     fn in_place(&self, id: Placed, first: usize) -> Option<Buffer> {
         let Placed::Value(v) = id else { return None };
-        let StepKind::Op(Op::MatMul { residual: Some(r), out, .. } | Op::RmsNorm { residual: Some(r), out, .. }) = self.kinds.get(first)? else {
+        let StepKind::Op(Op::MatMul { residual: Some(r), out, .. } | Op::RmsNorm { residual: Some(r), out, .. }) =
+            self.kinds.get(first)?
+        else {
             return None;
         };
         let dies = self.wanted.iter().any(|w| w.0 == Placed::Value(*r) && w.3 == first);

@@ -154,7 +154,10 @@ impl Scheduler {
     fn admit(&mut self, now: u64) {
         while self.running.len() < self.limits.sequences {
             let Some(first) = self.waiting.front() else { return };
-            let longest = first.request.max_tokens.map_or(self.limits.ctx, |n| self.limits.ctx.min(first.request.prompt.len().saturating_add(n)));
+            let longest = first
+                .request
+                .max_tokens
+                .map_or(self.limits.ctx, |n| self.limits.ctx.min(first.request.prompt.len().saturating_add(n)));
             let seq = self.kv.open(&first.request.prompt, first.request.observed().start, first.request.scope);
             let promised = longest.div_ceil(PAGE) - seq.pages().len();
             let spoken_for: usize = self.running.iter().map(|r| r.promised).sum();
@@ -219,7 +222,20 @@ impl Running {
             ..Timings::default()
         };
         let tokens = request.prompt.clone();
-        Running { seq, request, sink, answer, tokens, promised, scheduled: 0..0, outputs: 0..0, first_output: 0, started: now, first_token: None, timings }
+        Running {
+            seq,
+            request,
+            sink,
+            answer,
+            tokens,
+            promised,
+            scheduled: 0..0,
+            outputs: 0..0,
+            first_output: 0,
+            started: now,
+            first_token: None,
+            timings,
+        }
     }
 
     /// Whether only the last drawn token is missing from the cache.

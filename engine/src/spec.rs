@@ -156,10 +156,18 @@ impl Keys<'_> {
             return Err(self.range(key, "an array of no integers", "integers"));
         };
         if array.len() as usize != n_layer {
-            return Err(self.range(key, format!("an array of {}", array.len()), format!("{n_layer} numbers, one a layer")));
+            return Err(self.range(
+                key,
+                format!("an array of {}", array.len()),
+                format!("{n_layer} numbers, one a layer"),
+            ));
         }
-        ints.map(|v| u32::try_from(v).map_err(|_| self.range(key, v, format!("1 to {max}"))).and_then(|v| self.bounded(key, v, max)))
-            .collect()
+        ints.map(|v| {
+            u32::try_from(v)
+                .map_err(|_| self.range(key, v, format!("1 to {max}")))
+                .and_then(|v| self.bounded(key, v, max))
+        })
+        .collect()
     }
 
     /// Positions of linear rope scaling as a factor on positions. Other kinds of scaling are an error that names them.
@@ -193,14 +201,29 @@ impl Keys<'_> {
         let d_k = match self.opt_count("attention.key_length", caps::HEAD_DIM)? {
             Some(d) => d,
             None if n_embd % n_head[0] == 0 && n_embd / n_head[0] <= caps::HEAD_DIM as usize => n_embd / n_head[0],
-            None => return Err(self.range("attention.head_count", n_head[0], format!("a divisor of embedding_length, {n_embd}"))),
+            None => {
+                return Err(self.range(
+                    "attention.head_count",
+                    n_head[0],
+                    format!("a divisor of embedding_length, {n_embd}"),
+                ));
+            }
         };
         let d_v = self.opt_count("attention.value_length", caps::HEAD_DIM)?.unwrap_or(d_k);
         let rope_dims = self.opt_count("rope.dimension_count", caps::HEAD_DIM)?.unwrap_or(d_k);
         if rope_dims > d_k || rope_dims % 2 != 0 {
-            return Err(self.range("rope.dimension_count", rope_dims, format!("an even number up to the head's size, {d_k}")));
+            return Err(self.range(
+                "rope.dimension_count",
+                rope_dims,
+                format!("an even number up to the head's size, {d_k}"),
+            ));
         }
-        let rope = Rope { dims: rope_dims, base: f64::from(self.float("rope.freq_base", 1.0..=1e12, Some(10000.0))?), scale: 1.0, pairing };
+        let rope = Rope {
+            dims: rope_dims,
+            base: f64::from(self.float("rope.freq_base", 1.0..=1e12, Some(10000.0))?),
+            scale: 1.0,
+            pairing,
+        };
         let layers = (0..n_layer)
             .map(|i| Layer { n_head: n_head[i], n_head_kv: n_head_kv[i], n_ff: n_ff[i], window: None, rope: Some(0) })
             .collect();

@@ -175,7 +175,10 @@ impl Pool {
         let one = |index: usize| {
             let worker = Worker { index, count: self.workers(), barrier: &self.barrier };
             if let Err(cause) = catch_unwind(AssertUnwindSafe(|| work(worker))) {
-                let text = cause.downcast_ref::<String>().cloned().or_else(|| cause.downcast_ref::<&str>().map(|s| s.to_string()));
+                let text = cause
+                    .downcast_ref::<String>()
+                    .cloned()
+                    .or_else(|| cause.downcast_ref::<&str>().map(|s| s.to_string()));
                 *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.unwrap_or_else(|| "panic".into()));
                 self.barrier.break_for_good();
             }
@@ -269,7 +272,13 @@ impl Arena {
 
     /// Exclusive access to some rows of every column of a matrix `[n, stride]` that starts at byte `at`: those rows are
     /// this worker's share until the next barrier.
-    pub(super) fn columns(&self, worker: Worker, at: usize, [n, stride]: [usize; 2], rows: Range<usize>) -> Columns<'_> {
+    pub(super) fn columns(
+        &self,
+        worker: Worker,
+        at: usize,
+        [n, stride]: [usize; 2],
+        rows: Range<usize>,
+    ) -> Columns<'_> {
         assert!(rows.start <= rows.end && rows.end <= stride, "rows {rows:?} of {stride}");
         assert!(at.is_multiple_of(4) && at + n * stride * 4 <= self.bytes, "arena claim out of bounds");
         if self.checked() {
@@ -285,8 +294,14 @@ impl Arena {
     fn check(&self, worker: Worker, bytes: &Range<usize>) {
         let Some(claims) = &self.claims else { return };
         let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
-        let meets = claims.iter().find(|c| c.worker != worker.index && c.bytes.start < bytes.end && bytes.start < c.bytes.end);
-        assert!(meets.is_none(), "workers {} and {} claim the same bytes {bytes:?}", worker.index, meets.map_or(0, |c| c.worker));
+        let meets =
+            claims.iter().find(|c| c.worker != worker.index && c.bytes.start < bytes.end && bytes.start < c.bytes.end);
+        assert!(
+            meets.is_none(),
+            "workers {} and {} claim the same bytes {bytes:?}",
+            worker.index,
+            meets.map_or(0, |c| c.worker)
+        );
         claims.push(Claim { worker: worker.index, bytes: bytes.clone() });
     }
 

@@ -12,7 +12,11 @@ pub fn qkv(b: &mut Builder, spec: &Spec, il: usize, x: ValueId) -> Result<[Value
         let bias = b.opt_vector(&format!("blk.{il}.attn_{name}.bias"), rows)?;
         Ok(b.matmul(x, weight, bias, None))
     };
-    Ok([project("q", layer.n_head * spec.d_k)?, project("k", layer.n_head_kv * spec.d_k)?, project("v", layer.n_head_kv * spec.d_v)?])
+    Ok([
+        project("q", layer.n_head * spec.d_k)?,
+        project("k", layer.n_head_kv * spec.d_k)?,
+        project("v", layer.n_head_kv * spec.d_v)?,
+    ])
 }
 
 /// RMS norm by the tensor `name`.
@@ -45,7 +49,14 @@ pub fn attn_output(b: &mut Builder, spec: &Spec, il: usize, x: ValueId, residual
 }
 
 /// Gated feed-forward: `down(act(gate(x)) * up(x)) (+ residual)`.
-pub fn gated_ffn(b: &mut Builder, spec: &Spec, il: usize, x: ValueId, act: Activation, residual: Option<ValueId>) -> Result<ValueId> {
+pub fn gated_ffn(
+    b: &mut Builder,
+    spec: &Spec,
+    il: usize,
+    x: ValueId,
+    act: Activation,
+    residual: Option<ValueId>,
+) -> Result<ValueId> {
     let n_ff = spec.layers[il].n_ff;
     let project = |b: &mut Builder, name: &str, rows: usize, k: usize, x, residual| -> Result<ValueId> {
         let weight = b.matrix(&format!("blk.{il}.ffn_{name}.weight"), rows, k)?;

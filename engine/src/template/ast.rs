@@ -81,7 +81,11 @@ pub(super) enum Postfix {
     Call(Args),
     Method(Str, Args),
     Filter(Str, Args),
-    Test { name: Str, negated: bool, args: Args },
+    Test {
+        name: Str,
+        negated: bool,
+        args: Args,
+    },
 }
 
 /// Arguments of a call.

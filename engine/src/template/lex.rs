@@ -281,11 +281,7 @@ impl<'s> Lexer<'s> {
             end = digits(exponent);
         }
         let text = rest[..end].replace('_', "");
-        let kind = if float {
-            text.parse().ok().map(Kind::Float)
-        } else {
-            text.parse().ok().map(Kind::Int)
-        };
+        let kind = if float { text.parse().ok().map(Kind::Float) } else { text.parse().ok().map(Kind::Int) };
         match kind {
             Some(kind) => Ok((kind, end)),
             None => self.error(format!("number {text:.40}, expected one below 2^127")),

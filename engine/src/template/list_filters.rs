@@ -249,7 +249,9 @@ pub(super) fn groupby(machine: &mut Machine<'_>, value: Value, args: CallArgs) -
         let Value::Tuple(pair) = pair else { continue };
         let (found, item) = (&pair.items[0], pair.items[1].clone());
         match groups.last_mut() {
-            Some((k, items)) if key(machine, k, None, case)?.equals(&key(machine, found, None, case)?, machine.budget)? => {
+            Some((k, items))
+                if key(machine, k, None, case)?.equals(&key(machine, found, None, case)?, machine.budget)? =>
+            {
                 items.push(item);
             }
             _ => groups.push((found.clone(), vec![item])),

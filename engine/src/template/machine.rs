@@ -275,7 +275,9 @@ impl<'r> Machine<'r> {
         match (value, index) {
             (Value::Undefined(what), _) => fault(format!("{what} is not there, so it has no items")),
             (Value::Dict(d), _) => Ok(d.get(index, self.budget)?.cloned().unwrap_or_else(missing)),
-            (Value::List(s) | Value::Tuple(s), _) => Ok(place(s.items.len()).map_or_else(missing, |i| s.items[i].clone())),
+            (Value::List(s) | Value::Tuple(s), _) => {
+                Ok(place(s.items.len()).map_or_else(missing, |i| s.items[i].clone()))
+            }
             (Value::Str(s), Value::Int(_) | Value::Bool(_)) => {
                 let place = place(value.len(self.budget)?);
                 match place.and_then(|i| s.chars().nth(i)) {

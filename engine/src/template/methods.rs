@@ -292,7 +292,8 @@ pub(super) fn pad(machine: &Machine<'_>, text: &str, name: &str, args: CallArgs)
     };
     let fill_of = |n: usize| std::iter::repeat_n(fill, n);
     let (head, tail) = text.split_at(sign);
-    machine.str(&head.chars().chain(fill_of(left)).chain(tail.chars()).chain(fill_of(missing - left)).collect::<String>())
+    machine
+        .str(&head.chars().chain(fill_of(left)).chain(tail.chars()).chain(fill_of(missing - left)).collect::<String>())
 }
 
 /// The result of a method of `loop`.

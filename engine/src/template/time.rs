@@ -144,6 +144,9 @@ mod tests {
     #[test]
     fn formats_of_templates() {
         assert_eq!(strftime(1_721_995_199, "%d %b %Y"), "26 Jul 2024");
-        assert_eq!(strftime(1_720_000_000, "%B %-d, %Y at %I:%M %p, %A%%%Q%"), "July 3, 2024 at 09:46 AM, Wednesday%%Q%");
+        assert_eq!(
+            strftime(1_720_000_000, "%B %-d, %Y at %I:%M %p, %A%%%Q%"),
+            "July 3, 2024 at 09:46 AM, Wednesday%%Q%"
+        );
     }
 }

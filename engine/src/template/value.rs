@@ -258,7 +258,9 @@ impl Value {
                     budget.read(text.len() + part.len())?;
                     Ok(text.contains(&**part))
                 }
-                other => fault(format!("found {} before \"in\", expected a string to look for in a string", other.kind())),
+                other => {
+                    fault(format!("found {} before \"in\", expected a string to look for in a string", other.kind()))
+                }
             },
             Value::List(s) | Value::Tuple(s) => any(&mut s.items.iter(), |x| x.equals(item, budget)),
             Value::Dict(d) => Ok(d.get(item, budget)?.is_some()),

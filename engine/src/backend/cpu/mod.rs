@@ -154,7 +154,12 @@ fn kv_layers(graph: &Graph, options: &CpuOptions) -> Vec<KvLayer> {
         if let Op::Attention { attention: a, .. } = op {
             let offset = layers.last().map_or(0, |l| l.end);
             let block = kernels::kv::block_bytes(options.kv, a.d_k, a.d_v);
-            layers.push(KvLayer { offset, end: offset + block * a.n_head_kv * options.pages, block, heads: a.n_head_kv });
+            layers.push(KvLayer {
+                offset,
+                end: offset + block * a.n_head_kv * options.pages,
+                block,
+                heads: a.n_head_kv,
+            });
         }
     }
     layers

@@ -6,11 +6,11 @@ use super::{CpuBackend, Weight};
 use crate::batch::Batch;
 use crate::graph::{Activation, AttentionSpec, Op, Rows, ValueId, WeightId};
 use crate::plan::{Buffer, Plan, Step, StepKind, integer_product};
-use kernels::simd::LANES;
 use kernels::acts::Layout;
 use kernels::matmul::{Acts, Epilogue, MatMul, Residual};
 use kernels::panel::Weights;
 use kernels::rowwise::{Norm, Rotation};
+use kernels::simd::LANES;
 use std::ops::Range;
 
 /// A batch on its way through the plan, as one worker sees it.
