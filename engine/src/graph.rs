@@ -93,6 +93,7 @@ pub struct AttentionSpec {
 }
 
 /// One operation. Rows are independent in all of them but attention.
+#[expect(missing_docs, reason = "each variant's formula names its fields")]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Op {
     /// `out = scale * table[token]`.
