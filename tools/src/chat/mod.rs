@@ -48,7 +48,7 @@ fn explain(session: &Session, answer: &Answer, ui: Ui) {
         ));
     }
     if session.verbose {
-        ui.say(&durations(&answer.timings, session.loading));
+        ui.say(&durations(&answer.timings, answer.loading));
     }
 }
 

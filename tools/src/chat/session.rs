@@ -37,8 +37,8 @@ pub struct Session {
     pub system: Option<String>,
     /// Whether durations are printed.
     pub verbose: bool,
-    /// How long the model took to load.
-    pub loading: Duration,
+    /// How long the model took to load, until an answer has said so.
+    loading: Duration,
 }
 
 /// How an answer went.
@@ -47,6 +47,8 @@ pub struct Answer {
     pub finish: Option<Finish>,
     /// Counts and durations.
     pub timings: Timings,
+    /// How long the model took to load for it.
+    pub loading: Duration,
 }
 
 impl Session {
@@ -145,7 +147,7 @@ impl Session {
             self.history.push(Message::new("user", text));
             self.history.push(Message::new("assistant", said));
         }
-        Ok(Answer { finish, timings })
+        Ok(Answer { finish, timings, loading: std::mem::take(&mut self.loading) })
     }
 
     /// The tokens that stand before the answer.
