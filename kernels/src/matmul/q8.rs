@@ -14,11 +14,10 @@ use std::ops::Range;
 
 /// Bytes of activations that a core's second-level cache keeps while panel after panel passes over them.
 const RESIDENT: usize = 1 << 20;
-/// Tiles whose sums are kept at a time, a multiple of 3.
-const MAX_TILES: usize = 48;
-
-/// The sums of a tile of columns and a panel.
-type Sums = [Lanes; TILE];
+/// Tiles whose sums are kept at a time: with the unpacked chunk of three panels they fill the first-level cache.
+const MAX_TILES: usize = 24;
+/// Panels of a tile where there are registers for it.
+const MAX_PANELS: usize = 3;
 
 /// The matmul of a format.
 pub fn run<S: Simd, U: Coded>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
@@ -89,7 +88,7 @@ fn group<S: Simd, U: Coded, const P: usize>(s: S, w: [&U::Block; P], g: usize, x
         }
         for p in 0..P {
             let codes = U::codes(s, w[p], g, STEP);
-            dots[p] = step::<S, U::Shape>(s, dots[p], codes, x[STEP][0]);
+            dots[p] = dot::<S, U::Shape>(s, dots[p], codes, x[STEP][0]);
             if (STEP + 1).is_multiple_of(until_carry::<U::Shape>()) {
                 dots[p] = s.dot_carry(dots[p]);
             }
@@ -115,66 +114,95 @@ fn many<S: Simd, F: Shape>(s: S, args: &MatMul<'_>, to_bytes: ToBytes<S>, panels
         unreachable!("quantized activations");
     };
     let units = Units::new(bytes, Layout::new(args.weights.k, out.len()));
+    let sweep = Sweep { args, to_bytes, units, panels: panels.clone() };
+    let resident = (RESIDENT / units.tile_bytes()).clamp(MAX_TILES / 2, MAX_TILES);
+    let mut scratch = Scratch {
+        weights: [[Bytes::ZERO; CHUNK]; MAX_PANELS],
+        sums: [[0.0; LANES]; MAX_TILES * TILE * MAX_PANELS],
+    };
     let tiles = out.len().div_ceil(TILE);
-    let resident = (RESIDENT / units.tile_bytes()).clamp(12, MAX_TILES).next_multiple_of(3);
-    let mut chunk = [Bytes::ZERO; CHUNK];
-    let mut sums: [Sums; MAX_TILES] = [[[0.0; LANES]; TILE]; MAX_TILES];
     for first in (0..tiles).step_by(resident) {
-        let count = resident.min(tiles - first);
-        let sums = &mut sums[..count];
-        for panel in panels.clone() {
-            sums.fill([[0.0; LANES]; TILE]);
-            for c in 0..units.chunks() {
-                to_bytes(s, &args.weights, panel, c, &mut chunk);
-                tiles_of::<S, F>(s, &chunk, |tile| units.get(c, first + tile), sums);
+        let tiles = first..tiles.min(first + resident);
+        let mut panel = panels.start;
+        while panel < panels.end {
+            panel += match panels.end - panel {
+                3.. if S::REGISTERS >= 32 => sweep.run::<F, 3>(s, &mut scratch, panel, tiles.clone(), out),
+                2 if S::REGISTERS >= 32 => sweep.run::<F, 2>(s, &mut scratch, panel, tiles.clone(), out),
+                _ => sweep.run::<F, 1>(s, &mut scratch, panel, tiles.clone(), out),
             }
-            let sums = sums.as_flattened().as_chunks::<1>().0;
-            store_all(s, sums, args, panels.clone(), (panel, first * TILE), out);
         }
     }
 }
 
-/// Adds a chunk of a panel, times all tiles, to their sums.
-fn tiles_of<'a, S: Simd, F: Shape>(
-    s: S,
-    chunk: &[Bytes; CHUNK],
-    x: impl Fn(usize) -> &'a [Group<TILE>],
-    sums: &mut [Sums],
-) {
-    let together = if S::REGISTERS >= 32 { sums.len() / 3 } else { 0 };
-    for t in 0..together {
-        let sums = sums[3 * t..].first_chunk_mut().expect("three tiles");
-        tile::<S, F, 3>(s, chunk, [x(3 * t), x(3 * t + 1), x(3 * t + 2)], sums);
-    }
-    for t in 3 * together..sums.len() {
-        tile::<S, F, 1>(s, chunk, [x(t)], std::array::from_mut(&mut sums[t]));
+/// What is kept between loops: unpacked chunks of some panels, and sums `[column][panel]`.
+struct Scratch {
+    weights: [[Bytes; CHUNK]; MAX_PANELS],
+    sums: [Lanes; MAX_TILES * TILE * MAX_PANELS],
+}
+
+/// What all parts of a matmul share.
+struct Sweep<'a, S> {
+    args: &'a MatMul<'a>,
+    to_bytes: ToBytes<S>,
+    units: Units<'a, TILE>,
+    panels: Range<usize>,
+}
+
+impl<S: Simd> Sweep<'_, S> {
+    /// `P` panels from `panel` on, a range of tiles. Returns `P`.
+    fn run<F: Shape, const P: usize>(
+        &self,
+        s: S,
+        scratch: &mut Scratch,
+        panel: usize,
+        tiles: Range<usize>,
+        out: &mut Columns<'_>,
+    ) -> usize {
+        let weights: &mut [_; P] = scratch.weights.first_chunk_mut().expect("at most the most panels");
+        let sums: &mut [[Lanes; P]] = &mut scratch.sums.as_chunks_mut().0[..tiles.len() * TILE];
+        sums.fill([[0.0; LANES]; P]);
+        for chunk in 0..self.units.chunks() {
+            for (p, weights) in weights.iter_mut().enumerate() {
+                (self.to_bytes)(s, &self.args.weights, panel + p, chunk, weights);
+            }
+            for (tile, sums) in tiles.clone().zip(sums.as_chunks_mut().0) {
+                add_tile::<S, F, P>(s, weights, self.units.get(chunk, tile), sums);
+            }
+        }
+        store_all(s, sums, self.args, self.panels.clone(), (panel, tiles.start * TILE), out);
+        P
     }
 }
 
-/// Adds a chunk of a panel, times `Q` tiles of columns, to their sums.
+/// Adds a chunk of `P` panels, times a tile of columns, to their sums.
 #[inline(never)]
-fn tile<S: Simd, F: Shape, const Q: usize>(s: S, w: &[Bytes; CHUNK], x: [&[Group<TILE>]; Q], sums: &mut [Sums; Q]) {
+fn add_tile<S: Simd, F: Shape, const P: usize>(
+    s: S,
+    w: &[[Bytes; CHUNK]; P],
+    x: &[Group<TILE>],
+    sums: &mut [[Lanes; P]; TILE],
+) {
     s.vectorize(
         #[inline(always)]
         |s| {
-            let mut acc = [[s.splat(0.0); TILE]; Q];
-            for q in 0..Q {
+            let mut acc = [[s.splat(0.0); TILE]; P];
+            for p in 0..P {
                 for c in 0..TILE {
-                    acc[q][c] = s.load(&sums[q][c]);
+                    acc[p][c] = s.load(&sums[c][p]);
                 }
             }
-            for (g, w) in w.iter().enumerate().take(x[0].len()) {
-                let mut of_group = [&x[0][0]; Q];
-                for q in 0..Q {
-                    of_group[q] = &x[q][g];
+            for (g, x) in x.iter().enumerate().take(CHUNK) {
+                let mut of_group = [&w[0][0]; P];
+                for p in 0..P {
+                    of_group[p] = &w[p][g];
                 }
                 for half in 0..GROUP / F::SUB {
-                    tile_sub::<S, F, Q>(s, w, of_group, half, &mut acc);
+                    add_sub::<S, F, P>(s, of_group, x, half, &mut acc);
                 }
             }
-            for q in 0..Q {
+            for p in 0..P {
                 for c in 0..TILE {
-                    s.store(acc[q][c], &mut sums[q][c]);
+                    s.store(acc[p][c], &mut sums[c][p]);
                 }
             }
         },
@@ -183,44 +211,41 @@ fn tile<S: Simd, F: Shape, const Q: usize>(s: S, w: &[Bytes; CHUNK], x: [&[Group
 
 /// Adds one sub-group to the sums of a tile.
 #[inline(always)]
-fn tile_sub<S: Simd, F: Shape, const Q: usize>(
+fn add_sub<S: Simd, F: Shape, const P: usize>(
     s: S,
-    w: &Bytes,
-    x: [&Group<TILE>; Q],
+    w: [&Bytes; P],
+    x: &Group<TILE>,
     half: usize,
-    acc: &mut [[S::F32; TILE]; Q],
+    acc: &mut [[S::F32; TILE]; P],
 ) {
-    let mut dots = [[s.dot_start(s.splat_i32(0)); TILE]; Q];
-    for q in 0..Q {
-        dots[q] = start::<S, F, TILE>(s, x[q], half);
-    }
+    let mut dots = [start::<S, F, TILE>(s, x, half); P];
     let (steps, until_carry) = (F::SUB / 4, until_carry::<F>());
     for part in 0..steps / until_carry {
         for i in part * until_carry..(part + 1) * until_carry {
-            let codes = s.load_codes(&w.codes[half * steps + i]);
-            for q in 0..Q {
-                for c in 0..TILE {
-                    dots[q][c] = step::<S, F>(s, dots[q][c], codes, x[q][half * steps + i][c]);
+            let step = half * steps + i;
+            let mut codes = [s.splat_codes(0); P];
+            for p in 0..P {
+                codes[p] = s.load_codes(&w[p].codes[step]);
+            }
+            for c in 0..TILE {
+                for p in 0..P {
+                    dots[p][c] = dot::<S, F>(s, dots[p][c], codes[p], x[step][c]);
                 }
             }
         }
-        for q in 0..Q {
-            for c in 0..TILE {
-                dots[q][c] = s.dot_carry(dots[q][c]);
-            }
+        for dot in dots.as_flattened_mut() {
+            *dot = s.dot_carry(*dot);
         }
     }
-    let scale = s.load(&w.scales[half]);
-    for q in 0..Q {
+    for p in 0..P {
+        let scale = s.load(&w[p].scales[half]);
         for c in 0..TILE {
-            acc[q][c] = scaled::<S, TILE>(s, dots[q][c], scale, x[q], c, acc[q][c]);
+            acc[p][c] = scaled::<S, TILE>(s, dots[p][c], scale, x, c, acc[p][c]);
         }
-    }
-    if F::MINS {
-        let min = s.load(&w.mins[half]);
-        for q in 0..Q {
+        if F::MINS {
+            let min = s.load(&w[p].mins[half]);
             for c in 0..TILE {
-                acc[q][c] = shifted::<S, F, TILE>(s, min, x[q], half, c, acc[q][c]);
+                acc[p][c] = shifted::<S, F, TILE>(s, min, x, half, c, acc[p][c]);
             }
         }
     }
@@ -249,7 +274,7 @@ fn start<S: Simd, F: Shape, const T: usize>(s: S, x: &Group<T>, half: usize) -> 
 
 /// One step of a dot.
 #[inline(always)]
-fn step<S: Simd, F: Shape>(s: S, dot: S::Dot, codes: S::Codes, x: i32) -> S::Dot {
+fn dot<S: Simd, F: Shape>(s: S, dot: S::Dot, codes: S::Codes, x: i32) -> S::Dot {
     if F::MAX == 255 { s.dot_wide(dot, codes, x) } else { s.dot_small(dot, codes, x) }
 }
 
