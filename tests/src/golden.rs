@@ -34,8 +34,10 @@ pub struct Case {
     pub mean_nll: f64,
     /// The largest logits after the prompt with their ids, largest first.
     pub top20: Vec<(u32, f64)>,
-    /// The most probable continuation.
+    /// The most probable continuation, up to the token that ends the text.
     pub greedy: Vec<u32>,
+    /// The continuation as text.
+    pub text: String,
     /// Distance of the two largest logits, at its least over the continuation.
     pub min_top_gap: f64,
 }

@@ -6,6 +6,7 @@
 //! | [`corrupt`] | files that must be refused, and what must be said |
 //! | [`draft`] | a GGUF file as entries, written without checks |
 //! | [`golden`] | expected values, from `fixtures/` |
+//! | [`models`] | the real models, obtained by the program |
 //! | [`observe`] | the engine asked for logits |
 //! | [`process`] | the program started as a user does, under limits |
 //! | [`random`] | numbers from a seed |
@@ -14,6 +15,7 @@
 pub mod corrupt;
 pub mod draft;
 pub mod golden;
+pub mod models;
 pub mod observe;
 pub mod process;
 pub mod random;

@@ -74,6 +74,9 @@ fn compare(at: &str, case: &Case, found: &Scored) -> Vec<String> {
     if found.greedy != case.greedy && case.min_top_gap > TIE {
         rows.push(format!("{at}: continued by {:?}, expected {:?}", found.greedy, case.greedy));
     }
+    if found.greedy == case.greedy && found.text != case.text {
+        rows.push(format!("{at}: text {:?}, expected {:?}", found.text, case.text));
+    }
     rows
 }
 
