@@ -101,16 +101,22 @@ fn exact(model: &str, golden: &str) {
     }
 }
 
+/// What 8-bit activations move the log-probability of one token by, in nats: sqrt(2 KL) at the divergence of 0.004 that
+/// groups of 32 give. It averages out over a prompt's tokens.
+const TOKEN_NOISE: f64 = 0.09;
+
 /// The defaults: activations in 8 bits, keys and values in f16.
 fn fast(model: &str, golden: &str) {
     let Some(path) = models::obtain(model) else { return };
     let cases = cases(golden);
     let found = score(&path, &prompts(&cases), &["--top", "20", "--greedy", "24"]);
-    let off =
-        |(case, line): &(&Case, &Scored)| (line.mean_nll.unwrap_or(f64::NAN) - case.mean_nll).abs() / case.mean_nll;
-    for row in cases.iter().zip(&found) {
-        assert!(off(&row) < 0.01, "mean_nll {:?}, expected {} within 1 %", row.1.mean_nll, row.0.mean_nll);
+    let (mut exact, mut fast) = (0.0, 0.0);
+    for (case, line) in cases.iter().zip(&found) {
+        let (n, nll) = ((case.tokens.len() - 1) as f64, line.mean_nll.unwrap_or(f64::NAN));
+        assert!((nll - case.mean_nll).abs() < 3.0 * TOKEN_NOISE / n.sqrt(), "mean_nll {nll}, expected {}", case.mean_nll);
+        (exact, fast) = (exact + n * case.mean_nll, fast + n * nll);
     }
+    assert!((fast / exact - 1.0).abs() < 0.01, "mean_nll of all prompts {fast}, expected {exact} within 1 %");
     let same = cases.iter().zip(&found).filter(|(case, line)| case.greedy.first() == line.greedy.first()).count();
     assert!(same >= 7, "{same} of {} first tokens are those of exact arithmetic", cases.len());
 }
