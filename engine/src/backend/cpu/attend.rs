@@ -163,7 +163,10 @@ impl<'a> Attend<'a> {
             let len = partial_len(block.rows(), self.spec.d_v);
             let first = at;
             at += block.tiles().len() * len;
-            block.tiles().enumerate().map(move |(i, tile)| (unit, tile, (first + i * len) * 4..(first + (i + 1) * len) * 4))
+            block
+                .tiles()
+                .enumerate()
+                .map(move |(i, tile)| (unit, tile, (first + i * len) * 4..(first + (i + 1) * len) * 4))
         })
     }
 
