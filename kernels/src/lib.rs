@@ -10,6 +10,13 @@
 //! A worker calls [`Kernels::quantize`] for its range of units, and after all did, [`Kernels::matmul`] for its range of
 //! panels with a [`Columns`] view of the rows that are its own.
 
+#![allow(
+    clippy::needless_range_loop,
+    clippy::manual_is_multiple_of,
+    clippy::wrong_self_convention,
+    reason = "registers are indexed by constants, and `%` folds to one; `from_bits` is an operation of the lanes"
+)]
+
 pub mod acts;
 pub mod attention;
 pub mod isa;
