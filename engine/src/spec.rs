@@ -155,7 +155,7 @@ impl Keys<'_> {
         let Some(ints) = array.ints() else {
             return Err(self.range(key, "an array of no integers", "integers"));
         };
-        if array.len() as usize != n_layer {
+        if array.len() != n_layer {
             return Err(self.range(
                 key,
                 format!("an array of {}", array.len()),
@@ -245,7 +245,7 @@ impl Keys<'_> {
 
     /// Size of the vocabulary: that of the token list. A `vocab_size` key that says otherwise is an error.
     fn n_vocab(&self) -> Result<usize> {
-        let n = self.meta.array("tokenizer.ggml.tokens")?.len() as usize;
+        let n = self.meta.array("tokenizer.ggml.tokens")?.len();
         if n == 0 || n > caps::VOCAB {
             return Err(Error::Key {
                 key: "tokenizer.ggml.tokens".into(),

@@ -119,7 +119,7 @@ impl<'a> Attend<'a> {
 
     /// Scratch memory, and room for the partials of `rows` rows twice.
     fn scratch(self, rows: usize) -> (&'a mut [f32], &'a mut [f32], &'a mut [f32]) {
-        let all = self.backend().scratch.len() / self.walk.worker.count;
+        let all = self.backend().scratch.bytes() / self.walk.worker.count;
         let start = all * self.walk.worker.index;
         let floats = self.backend().scratch.claim::<f32>(self.walk.worker, start..start + all);
         let (scratch, partials) = floats.split_at_mut(scratch_len(self.spec.d_k));
@@ -152,7 +152,7 @@ impl<'a> Attend<'a> {
             longest = longest.max(block.tiles().len());
         }
         let worth_it = workers > 1 && units < 2 * workers && longest > 1;
-        (worth_it && floats * 4 <= self.backend().partials.len()).then_some(floats)
+        (worth_it && floats * 4 <= self.backend().partials.bytes()).then_some(floats)
     }
 
     /// Every tile of every unit, with the place of its partials.

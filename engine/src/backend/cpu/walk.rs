@@ -124,7 +124,7 @@ impl<'a> Walk<'a> {
     fn panels(self, w: WeightId) -> Weights<'a> {
         match &self.backend.weights[w.0 as usize] {
             Weight::Panels { format, rows, k, data } => {
-                Weights { format: *format, rows: *rows, k: *k, data: data.read(0..data.len()) }
+                Weights { format: *format, rows: *rows, k: *k, data: data.read(0..data.bytes()) }
             }
             Weight::Vector(_) => unreachable!("the builder gives matrices where the graph wants matrices"),
         }
