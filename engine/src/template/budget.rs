@@ -9,8 +9,8 @@ use std::cell::Cell;
 use super::error::{Eval, Stop};
 
 /// The bounds of a rendering: a part for any conversation, and a part for each byte of the conversation.
-const STEPS: (u64, u64) = (3_000_000, 16);
-const BYTES: (u64, u64) = (24 << 20, 48);
+const STEPS: (u64, u64) = (3_000_000, 32);
+const BYTES: (u64, u64) = (24 << 20, 128);
 const OUTPUT: (u64, u64) = (1 << 20, 4);
 
 /// Deepest nesting of evaluations: expressions in expressions, blocks in blocks, macros in macros.

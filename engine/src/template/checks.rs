@@ -24,8 +24,7 @@ const KINDS: &[Row] = &[
     (&["number"], |v| v.number().is_some()),
     (&["string"], |v| matches!(v, Value::Str(_))),
     (&["mapping"], |v| matches!(v, Value::Dict(_))),
-    (&["sequence"], |v| matches!(v, Value::List(_) | Value::Tuple(_) | Value::Str(_) | Value::Dict(_))),
-    (&["iterable"], |v| {
+    (&["iterable", "sequence"], |v| {
         matches!(v, Value::List(_) | Value::Tuple(_) | Value::Str(_) | Value::Dict(_) | Value::Undefined(_))
     }),
     (&["callable"], |v| matches!(v, Value::Macro(_) | Value::Function(_))),
@@ -89,7 +88,10 @@ pub(super) fn holds(machine: &Machine<'_>, name: &str, value: &Value, args: Call
         "divisibleby" => {
             let [by] = args.take(name, ["num"])?;
             let by = integer(&required(name, by)?)?;
-            Ok(integer(value)?.checked_rem(by) == Some(0))
+            match value {
+                Value::Float(x) => Ok(by != 0 && x % by as f64 == 0.0),
+                value => Ok(integer(value)?.checked_rem(by) == Some(0)),
+            }
         }
         "sameas" => {
             let [other] = args.take(name, ["other"])?;

@@ -8,7 +8,7 @@ use super::ast::{Action, Expr, For, Macro, Postfix, Stmt, Str, Target};
 use super::error::{Eval, fault};
 use super::functions::CallArgs;
 use super::machine::{Machine, Scope};
-use super::value::{Closure, Loop, Value};
+use super::value::{Closure, Loop, Seq, Value};
 
 /// Where to go on after a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Machine<'_> {
             }
             Action::If(branches, otherwise) => return self.run_if(branches, otherwise),
             Action::For(code) => {
-                let items = self.eval(&code.items)?.items(self.budget)?;
+                let items = self.eval(&code.items)?.walk(self.budget)?;
                 self.run_for(code, items, 0)?;
             }
             Action::Set(target, expr) => {
@@ -165,18 +165,18 @@ impl Machine<'_> {
     }
 
     /// Runs a loop over items.
-    pub(super) fn run_for(&mut self, code: &Arc<For>, items: Vec<Value>, depth: usize) -> Eval<()> {
+    pub(super) fn run_for(&mut self, code: &Arc<For>, items: Rc<Seq>, depth: usize) -> Eval<()> {
         let items = match &code.filter {
-            Some(filter) => self.in_scope(|m| m.filtered(&code.target, filter, items))?,
+            Some(filter) => self.in_scope(|m| m.filtered(&code.target, filter, &items.items))?,
             None => items,
         };
-        if items.is_empty() {
+        if items.items.is_empty() {
             return self.run(&code.otherwise).map(drop);
         }
         let state = Loop { code: code.clone(), items, index: Cell::new(0), depth, changed: RefCell::new(None) };
         let state = Rc::new(state);
         self.in_scope(|m| {
-            for (index, item) in state.items.iter().enumerate() {
+            for (index, item) in state.items.items.iter().enumerate() {
                 state.index.set(index);
                 // Variables set in a round are gone in the next one.
                 if let Some(scope) = m.scopes.last_mut() {
@@ -193,15 +193,16 @@ impl Machine<'_> {
     }
 
     /// The items that the condition of a loop holds for.
-    fn filtered(&mut self, target: &Target, filter: &Expr, items: Vec<Value>) -> Eval<Vec<Value>> {
+    fn filtered(&mut self, target: &Target, filter: &Expr, items: &[Value]) -> Eval<Rc<Seq>> {
         let mut kept = Vec::new();
         for item in items {
             self.assign(target, item.clone())?;
             if self.eval(filter)?.truth() {
-                kept.push(item);
+                self.budget.build_items(1)?;
+                kept.push(item.clone());
             }
         }
-        Ok(kept)
+        Seq::of(kept).map(Rc::new)
     }
 
     fn run_call(&mut self, call: &Expr, body: &Arc<Macro>) -> Eval<()> {
@@ -230,7 +231,7 @@ impl Machine<'_> {
             Value::Macro(closure) => self.call_macro(closure, args),
             Value::Loop(state) if state.code.recursive => {
                 let [items] = args.take("loop", ["items"])?;
-                let items = items.map_or(Ok(Vec::new()), |i| i.items(budget))?;
+                let items = items.unwrap_or(Value::None).walk(budget)?;
                 self.capture(|m| m.run_for(&state.code, items, state.depth + 1))
             }
             Value::Undefined(what) => fault(format!("{what} is not there, so it cannot be called")),
@@ -270,7 +271,7 @@ impl Machine<'_> {
 impl Loop {
     /// What `loop.name` stands for.
     pub(super) fn attribute(&self, name: &str) -> Option<Value> {
-        let (index, len) = (self.index.get(), self.items.len());
+        let (index, len) = (self.index.get(), self.items.items.len());
         let int = |n: usize| Value::Int(n as i128);
         Some(match name {
             "index" => int(index + 1),
@@ -282,8 +283,8 @@ impl Loop {
             "length" => int(len),
             "depth" => int(self.depth + 1),
             "depth0" => int(self.depth),
-            "previtem" => index.checked_sub(1).and_then(|i| self.items.get(i)).cloned()?,
-            "nextitem" => self.items.get(index + 1).cloned()?,
+            "previtem" => index.checked_sub(1).and_then(|i| self.items.items.get(i)).cloned()?,
+            "nextitem" => self.items.items.get(index + 1).cloned()?,
             _ => return None,
         })
     }

@@ -188,8 +188,13 @@ fn round(_: &mut Machine<'_>, value: Value, args: CallArgs) -> Eval<Value> {
     let Some(x) = value.number() else {
         return fault(format!("round: found {}, expected a number", value.kind()));
     };
+    let method = text_arg("round", method)?;
+    // An integer stays one, unless a method of floats is asked for.
+    if let (Some(n), None | Some("common"), 0..) = (value.integer(), method.as_deref(), precision) {
+        return Ok(Value::Int(n));
+    }
     let scale = 10f64.powi(precision);
-    let scaled = match text_arg("round", method)?.as_deref() {
+    let scaled = match method.as_deref() {
         None | Some("common") => (x * scale).round_ties_even(),
         Some("ceil") => (x * scale).ceil(),
         Some("floor") => (x * scale).floor(),

@@ -9,7 +9,7 @@ use super::value::Value;
 /// Widest field.
 const MAX_WIDTH: usize = 1000;
 
-/// The text of `format % args`.
+/// The text of `format % args`. A value that is left over is an error of those in a tuple.
 pub(super) fn percent(machine: &Machine<'_>, format: &str, args: Vec<Value>) -> Eval<Value> {
     machine.budget.build(format.len())?;
     let mut args = args.into_iter();

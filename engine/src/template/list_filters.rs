@@ -1,5 +1,7 @@
 //! Filters on lists.
 
+use std::cmp::Ordering;
+
 use super::ast::Str;
 use super::checks::holds;
 use super::error::{Eval, Stop, fault};
@@ -25,10 +27,16 @@ fn path(machine: &Machine<'_>, value: &Value, path: &Value) -> Eval<Value> {
     Ok(value)
 }
 
-/// The key by which items are ordered: an attribute, in small letters unless case counts.
+/// The key by which items are ordered: an attribute, or several with commas between them, in small letters unless case
+/// counts.
 fn key(machine: &Machine<'_>, item: &Value, attribute: Option<&Value>, case: bool) -> Eval<Value> {
-    let key = attribute.map_or_else(|| Ok(item.clone()), |a| path(machine, item, a))?;
-    match key {
+    if let Some(Value::Str(names)) = attribute
+        && names.contains(',')
+    {
+        let one = |name: &str| key(machine, item, Some(&machine.str(name)?), case);
+        return Value::list(machine.budget, names.split(',').map(one).collect::<Eval<_>>()?);
+    }
+    match attribute.map_or_else(|| Ok(item.clone()), |a| path(machine, item, a))? {
         Value::Str(s) if !case => machine.str(&s.to_lowercase()),
         key => Ok(key),
     }
@@ -150,7 +158,9 @@ fn sort_by_keys(machine: &Machine<'_>, mut items: Vec<(Value, Value)>, reverse: 
             let right: Vec<_> = rest.by_ref().take(run).collect();
             let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
             while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
-                let order = a.0.compare(&b.0, machine.budget)?;
+                // Equal values need no order: `none`, or an attribute that two items do not have.
+                let same = a.0.equals(&b.0, machine.budget)?;
+                let order = if same { Ordering::Equal } else { a.0.compare(&b.0, machine.budget)? };
                 let order = if reverse { order.reverse() } else { order };
                 merged.extend(if order.is_gt() { right.next() } else { left.next() });
             }

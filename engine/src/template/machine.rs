@@ -60,7 +60,7 @@ impl<'r> Machine<'r> {
     pub(super) fn lookup(&self, name: &str) -> Eval<Value> {
         let mut at = Some(self.scopes.len() - 1);
         while let Some(scope) = at.map(|i| &self.scopes[i]) {
-            self.budget.read(scope.vars.len())?;
+            self.budget.read(4 * scope.vars.len())?;
             if let Some((_, value)) = scope.vars.iter().rev().find(|(n, _)| &**n == name) {
                 return Ok(value.clone());
             }

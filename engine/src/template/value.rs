@@ -68,7 +68,7 @@ pub(super) struct Closure {
 #[derive(Debug)]
 pub(super) struct Loop {
     pub(super) code: Arc<For>,
-    pub(super) items: Vec<Value>,
+    pub(super) items: Rc<Seq>,
     pub(super) index: Cell<usize>,
     pub(super) depth: usize,
     pub(super) changed: RefCell<Option<Value>>,
@@ -185,6 +185,14 @@ impl Value {
         }
     }
 
+    /// The items of anything that can be walked, those of a list where they are.
+    pub(super) fn walk(&self, budget: &Budget) -> Eval<Rc<Seq>> {
+        match self {
+            Value::List(s) | Value::Tuple(s) => Ok(s.clone()),
+            other => Seq::of(other.items(budget)?).map(Rc::new),
+        }
+    }
+
     /// Number of items or characters.
     pub(super) fn len(&self, budget: &Budget) -> Eval<usize> {
         match self {
@@ -272,6 +280,11 @@ impl Value {
 impl Seq {
     fn new(budget: &Budget, items: Vec<Value>) -> Eval<Seq> {
         budget.build_items(items.len())?;
+        Seq::of(items)
+    }
+
+    /// Items that were counted already.
+    pub(super) fn of(items: Vec<Value>) -> Eval<Seq> {
         let meta = Nesting::around(items.iter())?;
         Ok(Seq { items, meta })
     }
