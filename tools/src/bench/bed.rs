@@ -149,11 +149,6 @@ impl Bed {
         self.pieces(test).into_iter().map(|piece| work::of_step(&self.graph, step(piece), precision, kv)).collect()
     }
 
-    /// The graph that is computed.
-    pub fn graph(&self) -> &Graph {
-        &self.graph
-    }
-
     /// Computes positions `from..to` in one step, and the logits of the last where they are wanted.
     fn step(&mut self, from: usize, to: usize, wanted: bool) -> Result<&[f32]> {
         let n = to - from;

@@ -94,11 +94,6 @@ fn cache_bytes(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-/// Bytes of memory that programs can still get.
-pub fn available_memory() -> Option<u64> {
-    kilobytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable")
-}
-
 /// Bytes of this process in memory: now, and at most since the start or [`forget_peak`].
 pub fn memory() -> Option<(u64, u64)> {
     let status = fs::read_to_string("/proc/self/status").ok()?;

@@ -7,6 +7,7 @@
 //! | [`work`] | bytes and operations that a step needs at least |
 //! | [`machine`], [`probe`] | the machine as the system describes it, and as small kernels measure it |
 //! | [`measure`], [`stats`] | the order of runs and what is left out; medians, intervals, tests |
+//! | [`kernels`] | every kernel of a model by itself |
 //! | [`record`], [`output`] | results as columns, and as text |
 //! | [`compare`] | two results and which of their differences are real |
 //!
@@ -14,14 +15,18 @@
 
 mod bed;
 mod compare;
+mod kernels;
 mod machine;
 mod measure;
 mod model;
 mod output;
 mod probe;
+mod progress;
 mod record;
 mod spelling;
 mod stats;
+#[cfg(test)]
+mod tiny;
 mod values;
 mod work;
 
@@ -35,6 +40,7 @@ use measure::{News, Policy};
 use model::Model;
 use output::Format;
 use probe::Probe;
+use progress::Progress;
 use record::{Row, Sitting};
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -48,6 +54,7 @@ Examples:
   handmill bench a.gguf b.gguf -t 1-8*2 -d 0,4096   every model with 1, 2, 4 and 8 threads, at two depths
   handmill bench smollm2 -r 10 -o json > a.json     every sample, for `bench compare`
   handmill bench compare a.json b.json              which differences are real
+  handmill bench smollm2 --kernels                  each kernel by itself, against the machine's roof
 
 Numbers may be lists (1,2,4) and ranges (FIRST-LAST, FIRST-LAST+STEP, FIRST-LAST*FACTOR); the product of all is run.
 llama-bench's -pg, -ub, -ctk and -oe are understood. Tokenizing and sampling are not part of the times.";
@@ -97,6 +104,9 @@ pub struct Arguments {
     /// Good runs of each test
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     repetitions: u16,
+    /// Measure the kernels that the models use, one by one, instead of whole steps
+    #[arg(long)]
+    kernels: bool,
     /// Skip the runs that warm up
     #[arg(long)]
     no_warmup: bool,
@@ -165,7 +175,7 @@ impl Arguments {
         if settings.iter().any(|s| s.batch == 0 || s.ubatch == 0 || s.threads == 0 || s.threads > 1024) {
             return wrong("-b and -ub must be at least 1, -t 1 to 1024");
         }
-        if !(self.drift > 0.0) {
+        if self.drift <= 0.0 || self.drift.is_nan() {
             return wrong("--drift must be more than 0");
         }
         if tests.is_empty() {
@@ -200,6 +210,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let machine = Machine::this();
     let most = settings.iter().map(|s| s.threads).max().unwrap_or(1);
     let mut probe = Probe::new(most, settings[0].isa, machine.cache)?;
+    if arguments.kernels {
+        return measure_kernels(arguments, &models, &settings, &mut probe, ui);
+    }
     let time = format::rfc3339(SystemTime::now());
     let mut sitting = Sitting { machine, roof: probe.roof()?, time };
     let mut results = vec![];
@@ -210,9 +223,26 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     sitting.roof = probe.roof()?;
     let rows: Vec<Row> = results.into_iter().map(|r| r.row(&sitting, &models)).collect();
     if let Some(format) = arguments.output_err {
-        eprint!("{}", output::write(format, &rows));
+        eprint!("{}", output::results(format, &rows));
     }
-    print(&output::write(arguments.output, &rows))
+    print(&output::results(arguments.output, &rows))
+}
+
+/// Every kernel of every model with every setting.
+fn measure_kernels(
+    arguments: &Arguments,
+    models: &[Model],
+    settings: &[Setting],
+    probe: &mut Probe,
+    ui: Ui,
+) -> Result<()> {
+    let depth = numbers(&arguments.n_depth).into_iter().max().unwrap_or(0);
+    for &setting in settings {
+        let model = &models[setting.model];
+        let rows = kernels::run(model, setting, depth, probe, ui)?;
+        print(&kernels::write(arguments.output, model, setting, &rows))?;
+    }
+    Ok(())
 }
 
 /// What all groups of settings share.
@@ -247,7 +277,7 @@ impl Job<'_> {
 
     /// Settings that are measured side by side: as many as the memory holds.
     fn groups(&self, settings: &[Setting]) -> Result<Vec<Vec<Setting>>> {
-        let room = machine::available_memory().map_or(u64::MAX, |free| free / 4 * 3);
+        let room = crate::memory::available().map_or(u64::MAX, |free| free / 4 * 3);
         let (mut groups, mut used): (Vec<Vec<Setting>>, u64) = (vec![], 0);
         for setting in settings {
             let needed = bed::footprint(&self.models[setting.model], setting, self.positions())?;
@@ -278,45 +308,18 @@ impl Job<'_> {
             beds.cases.extend(self.tests.iter().map(|&test| (i, test)));
         }
         let cases = beds.cases.clone();
-        let mut progress = Progress::new(self.ui, cases.iter().map(|(_, test)| test.name()).collect());
-        let runs = measure::measure(&mut beds, probe, cases.len(), &self.policy, &mut |news| progress.hear(news))?;
+        let progress = Progress::new(self.ui, self.policy.reps * cases.len());
+        let name = |case: usize| cases[case].1.name();
+        let mut watch = |news| match news {
+            News::Warmup { case } => progress.say(&format!("warming up {}", name(case))),
+            News::Run { case, done, planned } => progress.at(done, planned, &name(case)),
+        };
+        let runs = measure::measure(&mut beds, probe, cases.len(), &self.policy, &mut watch)?;
         drop(progress);
         let measured = cases.iter().zip(runs).map(|(&(i, test), runs)| {
             let bed = &beds.beds[i];
             Measured { setting: group[i], cost: bed.cost, test, work: bed.work(&test), runs }
         });
         Ok(measured.collect())
-    }
-}
-
-/// What a person at a terminal sees while it measures.
-struct Progress {
-    bar: indicatif::ProgressBar,
-    cases: Vec<String>,
-}
-
-impl Progress {
-    fn new(ui: Ui, cases: Vec<String>) -> Progress {
-        let bar = if ui == Ui::Terminal { indicatif::ProgressBar::new(0) } else { indicatif::ProgressBar::hidden() };
-        let style = indicatif::ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} runs  {eta} left");
-        Progress { bar: bar.with_style(style.expect("the template is well-formed").progress_chars("##-")), cases }
-    }
-
-    fn hear(&mut self, news: News) {
-        match news {
-            News::Warmup { case } => self.bar.set_message(format!("warming up {}", self.cases[case])),
-            News::Run { case, done, planned } => {
-                self.bar.set_length(planned as u64);
-                self.bar.set_position(done as u64);
-                self.bar.set_message(self.cases[case].clone());
-            }
-        }
-        self.bar.tick();
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
     }
 }

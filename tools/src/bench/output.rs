@@ -1,9 +1,9 @@
 //! Results as text: the table for people, and the formats for programs, in the shapes that llama-bench gives them.
 
 use super::probe::Roof;
-use super::record::{COLUMNS, COMMIT, Column, Figures, Kind, Row, build_number};
+use super::record::{COMMIT, Cell, Figures, Kind, Record, Row, build_number};
 use clap::ValueEnum;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use std::fmt::Write;
 
 /// Formats of the results.
@@ -21,58 +21,63 @@ pub enum Format {
     Sql,
 }
 
-/// The rows in a format.
-pub fn write(format: Format, rows: &[Row]) -> String {
-    let rows: Vec<(&Row, Figures)> = rows.iter().filter_map(|r| Some((r, r.figures()?))).collect();
+/// Records in a format that programs read; `table` is the name that SQL gives them.
+///
+/// # Panics
+/// If the format is the table for people, which is made of other columns.
+pub fn data(format: Format, table: &str, records: &[Record]) -> String {
     match format {
-        Format::Md => markdown(&rows),
+        Format::Md => unreachable!("tables for people are made where their columns are"),
         Format::Json => {
-            let rows: Vec<Value> = rows.iter().map(|(r, f)| object(r, f)).collect();
-            let text = serde_json::to_string_pretty(&rows).expect("columns are plain data");
-            text + "\n"
+            let rows: Vec<Value> = records.iter().map(object).collect();
+            serde_json::to_string_pretty(&rows).expect("records are plain data") + "\n"
         }
-        Format::Jsonl => rows.iter().map(|(r, f)| object(r, f).to_string() + "\n").collect(),
-        Format::Csv => csv(&rows),
-        Format::Sql => sql(&rows),
+        Format::Jsonl => records.iter().map(|r| object(r).to_string() + "\n").collect(),
+        Format::Csv => csv(records),
+        Format::Sql => sql(table, records),
     }
 }
 
-/// A row with all its columns and every sample.
-fn object(row: &Row, figures: &Figures) -> Value {
-    let mut object: Map<String, Value> =
-        COLUMNS.iter().map(|c| (c.name.to_string(), (c.value)(row, figures))).collect();
-    let whole: Vec<u64> = figures.ns.iter().map(|&ns| ns as u64).collect();
-    object.insert("samples_ns".into(), json!(whole));
-    object.insert("samples_ts".into(), json!(figures.ts));
-    let drifted: Vec<u64> = row.runs.iter().filter(|r| r.drifted).map(|r| r.sample.ns).collect();
-    object.insert("drifted_ns".into(), json!(drifted));
-    Value::Object(object)
+/// Results in a format.
+pub fn results(format: Format, rows: &[Row]) -> String {
+    let rows: Vec<(&Row, Figures)> = rows.iter().filter_map(|r| Some((r, r.figures()?))).collect();
+    match format {
+        Format::Md => markdown(&rows),
+        format => data(format, "llama_bench", &rows.iter().map(|(r, f)| r.record(f)).collect::<Vec<_>>()),
+    }
+}
+
+fn object(record: &Record) -> Value {
+    let cells = record.cells.iter().map(|c| (c.name.to_string(), c.value.clone()));
+    let lists = record.lists.iter().map(|(name, values)| (name.to_string(), Value::Array(values.clone())));
+    Value::Object(cells.chain(lists).collect())
 }
 
 /// A value as llama-bench writes it where there are no types: truth as 0 and 1, numbers with six digits.
-fn plain(column: &Column, value: &Value) -> String {
-    match (column.kind, value) {
+fn plain(cell: &Cell) -> String {
+    match (cell.kind, &cell.value) {
         (_, Value::Null) => String::new(),
         (Kind::Bool, v) => u8::from(v.as_bool() == Some(true)).to_string(),
-        (Kind::Real, v) => format!("{:.6}", v.as_f64().unwrap_or(f64::NAN)),
+        (Kind::Real, v) => v.as_f64().map_or_else(String::new, |v| format!("{v:.6}")),
         (Kind::Text, v) => v.as_str().unwrap_or_default().to_string(),
         (Kind::Integer, v) => v.to_string(),
     }
 }
 
-fn csv(rows: &[(&Row, Figures)]) -> String {
-    let names: Vec<&str> = COLUMNS.iter().map(|c| c.name).collect();
-    let mut text = names.join(",") + "\n";
-    for (row, figures) in rows {
-        let quoted = |c: &Column| format!("\"{}\"", plain(c, &(c.value)(row, figures)).replace('"', "\"\""));
-        text += &COLUMNS.iter().map(quoted).collect::<Vec<_>>().join(",");
-        text.push('\n');
-    }
-    text
+/// The names of the columns, with commas between.
+fn names(records: &[Record], comma: &str) -> String {
+    let cells = records.first().map_or(&[][..], |r| &r.cells);
+    cells.iter().map(|c| c.name).collect::<Vec<_>>().join(comma)
 }
 
-fn sql(rows: &[(&Row, Figures)]) -> String {
-    let declared = |c: &Column| {
+fn csv(records: &[Record]) -> String {
+    let quoted = |c: &Cell| format!("\"{}\"", plain(c).replace('"', "\"\""));
+    let line = |r: &Record| r.cells.iter().map(quoted).collect::<Vec<_>>().join(",") + "\n";
+    names(records, ",") + "\n" + &records.iter().map(line).collect::<String>()
+}
+
+fn sql(table: &str, records: &[Record]) -> String {
+    let declared = |c: &Cell| {
         let kind = match c.kind {
             Kind::Text => "TEXT",
             Kind::Bool | Kind::Integer => "INTEGER",
@@ -80,16 +85,16 @@ fn sql(rows: &[(&Row, Figures)]) -> String {
         };
         format!("  {} {kind}", c.name)
     };
-    let columns: Vec<String> = COLUMNS.iter().map(declared).collect();
-    let names: Vec<&str> = COLUMNS.iter().map(|c| c.name).collect();
-    let mut text = format!("CREATE TABLE IF NOT EXISTS llama_bench (\n{}\n);\n\n", columns.join(",\n"));
-    for (row, figures) in rows {
-        let literal = |c: &Column| match (c.value)(row, figures) {
-            Value::Null => "NULL".to_string(),
-            value => format!("'{}'", plain(c, &value).replace('\'', "''")),
-        };
-        let values: Vec<String> = COLUMNS.iter().map(literal).collect();
-        let _ = writeln!(text, "INSERT INTO llama_bench ({}) VALUES ({});", names.join(", "), values.join(", "));
+    let literal = |c: &Cell| match c.value {
+        Value::Null => "NULL".to_string(),
+        _ => format!("'{}'", plain(c).replace('\'', "''")),
+    };
+    let Some(first) = records.first() else { return String::new() };
+    let columns: Vec<String> = first.cells.iter().map(declared).collect();
+    let mut text = format!("CREATE TABLE IF NOT EXISTS {table} (\n{}\n);\n\n", columns.join(",\n"));
+    for record in records {
+        let values: Vec<String> = record.cells.iter().map(literal).collect();
+        let _ = writeln!(text, "INSERT INTO {table} ({}) VALUES ({});", names(records, ", "), values.join(", "));
     }
     text
 }
@@ -133,25 +138,31 @@ fn markdown(rows: &[(&Row, Figures)]) -> String {
         rows.iter().any(|(r, f)| cell(r, f) != default)
     });
     let columns: Vec<Shown> = FIRST.into_iter().chain(changed.map(|c| c.0)).chain(LAST).collect();
-    let cells: Vec<Vec<String>> = rows.iter().map(|(r, f)| columns.iter().map(|c| (c.2)(r, f)).collect()).collect();
-    let wide = |i: usize| cells.iter().map(|row| row[i].chars().count()).chain([columns[i].0.len()]).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns.len()).map(wide).collect();
-    let line = |cells: Vec<String>| {
-        let padded = cells.iter().zip(&widths).zip(&columns).map(|((cell, &w), c)| match c.1 {
-            true => format!(" {cell:>w$} |"),
-            false => format!(" {cell:<w$} |"),
-        });
-        format!("|{}\n", padded.collect::<String>())
-    };
-    let rule = |(w, c): (&usize, &Shown)| format!("{}{}", "-".repeat(w.max(&2) - 1), if c.1 { ":" } else { "-" });
-    let mut text = line(columns.iter().map(|c| c.0.to_string()).collect());
-    text += &line(widths.iter().zip(&columns).map(rule).collect());
-    text += &cells.into_iter().map(line).collect::<String>();
+    let cells = rows.iter().map(|(r, f)| columns.iter().map(|c| (c.2)(r, f)).collect()).collect();
+    let headings: Vec<(&str, bool)> = columns.iter().map(|c| (c.0, c.1)).collect();
+    let mut text = table(&headings, cells);
     text.push('\n');
     text += &machine_line(first);
     text += &notes(rows);
     let _ = writeln!(text, "build: {COMMIT} ({})", build_number());
     text
+}
+
+/// A table: headings with whether their column is aligned right, and the cells of each line.
+pub fn table(headings: &[(&str, bool)], cells: Vec<Vec<String>>) -> String {
+    let wide = |i: usize| cells.iter().map(|row| row[i].chars().count()).chain([headings[i].0.chars().count()]).max();
+    let widths: Vec<usize> = (0..headings.len()).map(|i| wide(i).unwrap_or(0).max(2)).collect();
+    let line = |cells: Vec<String>| {
+        let padded = cells.iter().zip(&widths).zip(headings).map(|((cell, &w), heading)| match heading.1 {
+            true => format!(" {cell:>w$} |"),
+            false => format!(" {cell:<w$} |"),
+        });
+        format!("|{}\n", padded.collect::<String>())
+    };
+    let rule = |(w, heading): (&usize, &(&str, bool))| "-".repeat(w - 1) + if heading.1 { ":" } else { "-" };
+    let mut text = line(headings.iter().map(|h| h.0.to_string()).collect());
+    text += &line(widths.iter().zip(headings).map(rule).collect());
+    text + &cells.into_iter().map(line).collect::<String>()
 }
 
 fn machine_line(row: &Row) -> String {

@@ -1,6 +1,5 @@
 //! The machine measured by small kernels of our own: its roof, and the anchor between runs.
 
-use super::machine;
 use super::measure::{Anchor, Level};
 use crate::error::{Error, Result};
 use engine::Isa;
@@ -65,7 +64,7 @@ impl Probe {
     /// The operating system has no thread to give, or this CPU lacks the instruction set.
     pub fn new(threads: usize, isa: Isa, cache: Option<u64>) -> Result<Probe> {
         let wanted = LEAST_MEMORY.max(4 * cache.unwrap_or(0));
-        let allowed = machine::available_memory().map_or(u64::MAX, |free| free / 4);
+        let allowed = crate::memory::available().map_or(u64::MAX, |free| free / 4);
         Probe::with_memory(threads, isa, wanted.min(allowed) as usize)
     }
 
@@ -81,11 +80,6 @@ impl Probe {
             }
         }
         Ok(probe)
-    }
-
-    /// Bytes that the probe holds.
-    pub fn bytes(&self) -> u64 {
-        self.memory.bytes().len() as u64
     }
 
     /// Measures the roof again; gives the best of this and all measurements before, those of the anchor included.
@@ -206,6 +200,6 @@ mod tests {
         let level = probe.measure().unwrap();
         assert!(level.memory > 0.0 && level.arithmetic > 0.0);
         assert!(probe.best.read > 0.0 && probe.best.int8 >= roof.int8);
-        assert!(probe.bytes() == 4 << 20 && probe.memory.bytes().iter().step_by(4096).all(|&b| b != 0));
+        assert!(probe.memory.bytes().iter().step_by(4096).all(|&b| b != 0));
     }
 }

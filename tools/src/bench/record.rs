@@ -113,14 +113,48 @@ pub enum Kind {
     Real,
 }
 
-/// A column.
-pub struct Column {
-    /// Its name.
+/// A column of results.
+struct Column {
+    name: &'static str,
+    kind: Kind,
+    /// Null where there is none.
+    value: fn(&Row, &Figures) -> Value,
+}
+
+/// A value with its column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cell {
+    /// Name of the column.
     pub name: &'static str,
-    /// Its type.
+    /// Type of the column.
     pub kind: Kind,
-    /// Its value; null where there is none.
-    pub value: fn(&Row, &Figures) -> Value,
+    /// The value; null where there is none.
+    pub value: Value,
+}
+
+/// A line of any table, ready for every machine-readable format.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    /// One cell a column.
+    pub cells: Vec<Cell>,
+    /// Lists, which only JSON can hold.
+    pub lists: Vec<(&'static str, Vec<Value>)>,
+}
+
+impl Row<'_> {
+    /// All columns and samples.
+    pub fn record(&self, figures: &Figures) -> Record {
+        let cell = |c: &Column| Cell { name: c.name, kind: c.kind, value: (c.value)(self, figures) };
+        let drifted = self.runs.iter().filter(|r| r.drifted).map(|r| json!(r.sample.ns));
+        Record {
+            cells: COLUMNS.iter().map(cell).collect(),
+            lists: vec![
+                ("samples_ns", figures.ns.iter().map(|&ns| json!(ns as u64)).collect()),
+                ("samples_ts", figures.ts.iter().map(|ts| json!(ts)).collect()),
+                ("drifted_ns", drifted.collect()),
+            ],
+        }
+    }
 }
 
 /// The commit that this program was built from, or `unknown`.
@@ -154,7 +188,7 @@ macro_rules! columns {
 }
 
 /// All columns, in order.
-pub const COLUMNS: &[Column] = columns! {
+const COLUMNS: &[Column] = columns! {
     build_commit: Text = |_, _| json!(COMMIT);
     build_number: Integer = |_, _| json!(build_number());
     cpu_info: Text = |r, _| json!(r.sitting.machine.cpu);

@@ -1,0 +1,186 @@
+//! `bench --kernels`: every kernel in every format and shape that a model uses, by itself.
+//!
+//! The list is taken from the model's graph, once for a step of one token and once for a step of a whole chunk of a
+//! prompt. Weights are the model's own. A kernel is run as the engine runs it, all workers on their shares with a
+//! barrier after each call, and each call meets other memory than the last, so that one token reads its weights from
+//! where a real step finds them.
+
+mod attention;
+mod cases;
+mod matmul;
+mod report;
+mod rows;
+
+pub use cases::Shape;
+pub use report::{KernelRow, Phase, write};
+
+use super::machine::Machine;
+use super::model::Model;
+use super::probe::{Probe, Roof};
+use super::progress::Progress;
+use super::stats::Summary;
+use super::values::Setting;
+use super::work::Work;
+use crate::error::{Error, Result};
+use crate::ui::Ui;
+use engine::backend::pool::{Pool, Worker};
+use engine::file::ModelFile;
+use engine::graph::{Builder, Graph};
+use engine::kernels::Kernels;
+use engine::source::Source;
+use engine::spec::Spec;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// A kernel in one shape, with its memory.
+pub trait Case: Sync {
+    /// What one call must read and compute.
+    fn work(&self) -> Work;
+    /// A worker's share of a call, to be run again and again. The argument counts the calls.
+    fn share<'a>(&'a self, worker: Worker<'a>) -> Box<dyn FnMut(usize) + 'a>;
+    /// Root mean square of the difference between its result and the same in f64, over that of the latter.
+    fn error(&self) -> f64;
+}
+
+/// What cases are made of.
+pub struct Context<'a> {
+    /// The model's graph.
+    pub graph: &'a Graph,
+    /// Its tensors.
+    pub source: &'a dyn Source,
+    /// The kernels.
+    pub kernels: &'static Kernels,
+    /// What the model would be loaded with.
+    pub setting: Setting,
+    /// Bytes that calls one after the other should spread over.
+    pub spread: u64,
+}
+
+/// A batch of calls that is timed together lasts about this long.
+const BATCH: Duration = Duration::from_millis(4);
+/// So many batches are timed.
+const BATCHES: usize = 15;
+/// Positions that a generated token sees, unless a depth is asked for.
+const DEPTH: usize = 512;
+
+/// Measures all kernels of a model; the roof is that of the machine now.
+///
+/// # Errors
+/// Anything that is wrong with the file, or a worker panicked.
+pub fn run(model: &Model, setting: Setting, depth: usize, probe: &mut Probe, ui: Ui) -> Result<Vec<KernelRow>> {
+    let file = ModelFile::open(&model.path)?;
+    let gguf = file.parse()?;
+    let source = file.source(&gguf);
+    let spec = Spec::from_meta(gguf.meta())?;
+    let graph = (spec.arch.build)(&spec, Builder::new(&spec, &source)?)?;
+    engine::backend::cpu::CpuBackend::check(&graph)?;
+    let isa = setting.isa;
+    let kernels = Kernels::for_isa(isa).ok_or_else(|| Error::Usage(format!("this processor has no {isa}")))?;
+    let spread = model.size.min(2 * Machine::this().cache.unwrap_or(64 << 20));
+    let context = Context { graph: &graph, source: &source, kernels, setting, spread };
+    let pool = Pool::new(setting.threads).map_err(engine::Error::Internal)?;
+    let depth = if depth == 0 { DEPTH } else { depth };
+    let phases = [Phase { tokens: 1, start: depth }, Phase { tokens: setting.chunk(), start: 0 }];
+    let listed = phases.map(|phase| cases::list(&graph, phase, setting));
+    let mut rows = vec![];
+    let progress = Progress::new(ui, listed.iter().map(Vec::len).sum());
+    for (phase, list) in phases.into_iter().zip(listed) {
+        for (shape, calls) in list {
+            progress.next(&format!("{} {}", phase.name(), shape.name()));
+            let case = shape.build(&context, phase)?;
+            let ns = time(&pool, &*case)?;
+            rows.push(KernelRow {
+                phase,
+                shape,
+                calls,
+                ns,
+                work: case.work(),
+                error: case.error(),
+                share: 0.0,
+                roof: Roof::default(),
+            });
+        }
+    }
+    let roof = probe.roof()?;
+    report::shares(&mut rows);
+    rows.iter_mut().for_each(|row| row.roof = roof);
+    Ok(rows)
+}
+
+/// Nanoseconds of one call: the summary of several batches.
+fn time(pool: &Pool, case: &dyn Case) -> Result<Summary> {
+    let mut calls = 1;
+    let mut turn = 0;
+    loop {
+        let taken = batch(pool, case, calls, turn)?;
+        turn += calls;
+        if taken >= BATCH || calls >= 1 << 20 {
+            break;
+        }
+        // A batch that took half as long as wanted is doubled; one much too short is not trusted to scale.
+        calls =
+            (calls * 2).max((calls as f64 * (BATCH.as_secs_f64() / taken.as_secs_f64().max(1e-9)).min(8.0)) as usize);
+    }
+    let mut samples = vec![];
+    for _ in 0..BATCHES {
+        samples.push(batch(pool, case, calls, turn)?.as_nanos() as f64 / calls as f64);
+        turn += calls;
+    }
+    Ok(Summary::of(&samples).expect("there are batches"))
+}
+
+/// The time of some calls, each with a barrier after it.
+fn batch(pool: &Pool, case: &dyn Case, calls: usize, first: usize) -> Result<Duration> {
+    let taken = Mutex::new(Duration::ZERO);
+    let ran = pool.run(|worker| {
+        let mut share = case.share(worker);
+        if !worker.wait() {
+            return;
+        }
+        let start = Instant::now();
+        for call in first..first + calls {
+            share(call);
+            if !worker.wait() {
+                return;
+            }
+        }
+        let mut taken = taken.lock().expect("nobody panics with the lock");
+        *taken = start.elapsed().max(*taken);
+    });
+    ran.map_err(engine::Error::Internal)?;
+    Ok(taken.into_inner().expect("nobody panics with the lock"))
+}
+
+/// Floats between -1 and 1 of no pattern, the same for a seed.
+pub fn floats(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    let next = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    std::iter::repeat_with(next).take(n).collect()
+}
+
+/// Gathers the difference between results and what they should be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Difference {
+    squares: f64,
+    exact: f64,
+}
+
+impl Difference {
+    /// Takes a result.
+    pub fn take(&mut self, found: f32, exact: f64) {
+        self.squares += (f64::from(found) - exact).powi(2);
+        self.exact += exact.powi(2);
+    }
+
+    /// Root mean square of the difference over that of the exact values.
+    pub fn relative(self) -> f64 {
+        if self.exact > 0.0 { (self.squares / self.exact).sqrt() } else { self.squares.sqrt() }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
