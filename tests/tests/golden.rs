@@ -35,6 +35,9 @@ fn score(model: &Path, lines: &[serde_json::Value], flags: &[&str]) -> Vec<Score
     scored
 }
 
+/// A text, its tokens, and its tokens with special ones added and parsed.
+type TextRow = (String, Vec<u32>, Vec<u32>);
+
 const EXACT: [&str; 4] = ["--precision", "f32", "--kv", "f32"];
 
 /// Likelihoods in f32 arithmetic in another order of sums.
@@ -93,7 +96,9 @@ fn exact(model: &str, golden: &str) {
         .collect();
     assert!(rows.is_empty(), "{}", rows.join("\n"));
     // An answer may be nothing but the token that ends it.
-    assert!(found.iter().all(|line| line.logits_sha256.len() == 64 && (line.greedy.len() == 1 || !line.text.is_empty())));
+    assert!(
+        found.iter().all(|line| line.logits_sha256.len() == 64 && (line.greedy.len() == 1 || !line.text.is_empty()))
+    );
     // The same prompt as ids is the same computation.
     let ids: Vec<_> = found[..2].iter().map(|line| serde_json::json!({ "tokens": line.tokens })).collect();
     for (line, again) in found.iter().zip(score(&path, &ids, &flags)) {
@@ -113,7 +118,11 @@ fn fast(model: &str, golden: &str) {
     let (mut exact, mut fast) = (0.0, 0.0);
     for (case, line) in cases.iter().zip(&found) {
         let (n, nll) = ((case.tokens.len() - 1) as f64, line.mean_nll.unwrap_or(f64::NAN));
-        assert!((nll - case.mean_nll).abs() < 3.0 * TOKEN_NOISE / n.sqrt(), "mean_nll {nll}, expected {}", case.mean_nll);
+        assert!(
+            (nll - case.mean_nll).abs() < 3.0 * TOKEN_NOISE / n.sqrt(),
+            "mean_nll {nll}, expected {}",
+            case.mean_nll
+        );
         (exact, fast) = (exact + n * case.mean_nll, fast + n * nll);
     }
     assert!((fast / exact - 1.0).abs() < 0.01, "mean_nll of all prompts {fast}, expected {exact} within 1 %");
@@ -144,7 +153,7 @@ fn gemma3_stays_close_in_8_bits() {
 /// Texts with all that tokenizers stumble over, with and without special tokens.
 fn tokenize(model: &str, golden: &str) {
     let Some(path) = models::obtain(model) else { return };
-    let rows: BTreeMap<String, Vec<(String, Vec<u32>, Vec<u32>)>> =
+    let rows: BTreeMap<String, Vec<TextRow>> =
         serde_json::from_slice(&read_fixture("golden/tokens.json")).expect("a sound fixture");
     let file = engine::file::ModelFile::open(&path).expect("a readable file");
     let gguf = file.parse().expect("a sound file");

@@ -116,10 +116,8 @@ fn many<S: Simd, F: Shape>(s: S, args: &MatMul<'_>, to_bytes: ToBytes<S>, panels
     let units = Units::new(bytes, Layout::new(args.weights.k, out.len()));
     let sweep = Sweep { args, to_bytes, units, panels: panels.clone() };
     let resident = (RESIDENT / units.tile_bytes()).clamp(MAX_TILES / 2, MAX_TILES);
-    let mut scratch = Scratch {
-        weights: [[Bytes::ZERO; CHUNK]; MAX_PANELS],
-        sums: [[0.0; LANES]; MAX_TILES * TILE * MAX_PANELS],
-    };
+    let mut scratch =
+        Scratch { weights: [[Bytes::ZERO; CHUNK]; MAX_PANELS], sums: [[0.0; LANES]; MAX_TILES * TILE * MAX_PANELS] };
     let tiles = out.len().div_ceil(TILE);
     for first in (0..tiles).step_by(resident) {
         let tiles = first..tiles.min(first + resident);
