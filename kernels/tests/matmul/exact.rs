@@ -1,4 +1,9 @@
 //! The matmul against the exact product in f64.
+#![allow(
+    clippy::needless_range_loop,
+    clippy::single_range_in_vec_init,
+    reason = "indexes as in the documented layout; ranges of bytes"
+)]
 
 use super::*;
 use kernels::acts::{Group, SCALE};
