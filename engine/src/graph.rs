@@ -65,10 +65,43 @@ pub struct WeightInfo {
 /// Rotary embedding with its frequencies worked out.
 #[derive(Clone, Debug)]
 pub struct RopeFreqs {
-    /// Radians a position, for each pair.
-    pub inv_freq: Vec<f64>,
+    /// Each pair turns by this times the angle of the pair before it.
+    pub ratio: f32,
+    /// Factor on all angles.
+    pub scale: f32,
+    /// Divisors of the angles, one a pair.
+    pub factors: Vec<f32>,
     /// Which elements pair up.
     pub pairing: Pairing,
+}
+
+impl RopeFreqs {
+    /// Pairs of a head.
+    pub fn pairs(&self) -> usize {
+        self.factors.len()
+    }
+
+    /// Radians that each pair turns by at a position.
+    ///
+    /// The angles are a geometric series of f32, each rounded, as models were trained and as the engines that published
+    /// expected values compute them; their cosines and sines are those of f64, rounded once. At position 750 exact
+    /// angles would move the logits of gemma-3-270m by 0.0025.
+    pub fn angles(&self, position: u32) -> impl Iterator<Item = f64> {
+        let mut next = position as f32;
+        self.factors.iter().map(move |factor| {
+            let angle = next;
+            next *= self.ratio;
+            f64::from(self.scale * (angle / factor))
+        })
+    }
+
+    /// Writes the cosines and sines of a position.
+    pub fn fill(&self, position: u32, cos: &mut [f32], sin: &mut [f32]) {
+        for ((cos, sin), angle) in cos.iter_mut().zip(sin).zip(self.angles(position)) {
+            let (s, c) = libm::sincos(angle);
+            (*cos, *sin) = (c as f32, s as f32);
+        }
+    }
 }
 
 /// Attention of one layer.
@@ -298,13 +331,14 @@ fn check_shape(info: &TensorInfo, dims: &[u64]) -> Result<()> {
     })
 }
 
-/// `base^(-2i / dims) * scale / factor[i]`, in f64 (Su et al., 2021; factors as published with Llama 3.1).
+/// The angles of a rotary embedding (Su et al., 2021): pair i turns by `position * base^(-2i / dims) * scale / factor[i]`
+/// (factors as published with Llama 3.1).
 fn rope_freqs(rope: &Rope, factors: Option<&[f32]>) -> RopeFreqs {
-    let inv_freq = (0..rope.dims / 2)
-        .map(|i| {
-            let wave = libm::pow(rope.base, -2.0 * i as f64 / rope.dims as f64) * rope.scale;
-            factors.map_or(wave, |f| wave / f64::from(f[i]))
-        })
-        .collect();
-    RopeFreqs { inv_freq, pairing: rope.pairing }
+    let pairs = rope.dims / 2;
+    RopeFreqs {
+        ratio: libm::pow(rope.base, -2.0 / rope.dims as f64) as f32,
+        scale: rope.scale as f32,
+        factors: factors.map_or_else(|| vec![1.0; pairs], <[f32]>::to_vec),
+        pairing: rope.pairing,
+    }
 }

@@ -341,7 +341,7 @@ impl<'a> Layout<'a> {
             top: 0,
         };
         for rope in &graph.ropes {
-            let bytes = (rope.inv_freq.len() * 2 * limits.tokens * 4).next_multiple_of(ALIGN);
+            let bytes = (rope.pairs() * 2 * limits.tokens * 4).next_multiple_of(ALIGN);
             layout.rope_tables.push(Buffer { offset: layout.top, bytes });
             layout.top += bytes;
         }

@@ -382,9 +382,9 @@ fn weights() -> Vec<Malformed> {
         ..loaded(name, words, move |draft| draft.tensor(tensor).data[..4].copy_from_slice(&value.to_le_bytes()))
     };
     vec![
-        poison("w_norm_nan", "output_norm.weight", f32::NAN, &["not a number"]),
-        poison("w_matrix_nan", "blk.0.ffn_down.weight", f32::NAN, &["not a number"]),
-        poison("w_matrix_inf", "blk.0.attn_v.weight", f32::INFINITY, &["not a number"]),
+        poison("w_norm_nan", "output_norm.weight", f32::NAN, &["NaN"]),
+        poison("w_matrix_nan", "blk.0.ffn_down.weight", f32::NAN, &["NaN"]),
+        poison("w_matrix_inf", "blk.0.attn_v.weight", f32::INFINITY, &["NaN"]),
     ]
 }
 

@@ -23,11 +23,13 @@ const MAX_FUNCTION_LINES: usize = 60;
 const MAX_DATA_BYTES: u64 = 8_000_000;
 
 /// Files that may hold unsafe code, and the word that a line must hold for it (empty: any line).
-const UNSAFE_HOMES: [(&str, &str); 4] = [
+const UNSAFE_HOMES: [(&str, &str); 5] = [
     ("kernels/src/isa/", ""),
     ("kernels/src/lib.rs", ""),
     ("engine/src/backend/pool.rs", ""),
     ("engine/src/file.rs", "Mmap::map("),
+    // An allocator that counts what a test asks for is a trait that only such code can implement.
+    ("gguf/tests/file/alloc.rs", ""),
 ];
 
 /// Crate roots that must forbid unsafe code.
@@ -210,7 +212,7 @@ fn unsafe_code_stays_in_its_homes() {
             rows.push(format!("{}: does not forbid it", source.path));
         }
     }
-    report("unsafe code outside its homes", rows);
+    report("code of that kind outside its homes", rows);
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn errors_say_what_to_do_and_end_with_1() {
         (&["run", "./no-such-file.gguf", "p"], "cannot read ./no-such-file.gguf", false),
         (&["run", "../../etc/passwd", "p"], "cannot read ../../etc/passwd", false),
         (&["run", "a/b/c/d", "p"], "is no model name", true),
-        (&["run", "smollm2", "p", "--top-p", "2"], "top_p is 2; expected 0 to 1", false),
+        (&["run", "smollm2", "p", "--top-p", "2"], "top_p is 2; allowed is 0 to 1", false),
         (&["run", "smollm2", ""], "the prompt is empty", false),
         (&["show", file], "byte", false),
         (&["tokenize", file, "x"], "byte", false),

@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn brackets_hide_the_end_of_a_tag() {
-        assert_eq!(texts("{{ {'a': {}}}}"), "<.......>");
+        assert_eq!(texts("{{ {'a': {}}}}"), "<......>");
     }
 
     #[test]

@@ -147,12 +147,10 @@ fn tile<S: Simd, const P: usize, const C: usize>(
     x: [&[f32]; C],
     sums: &mut [[Lanes; P]; C],
 ) {
-    let (sub, mins) = (unpacked.sub, unpacked.mins);
     s.vectorize(
         #[inline(always)]
         |s| {
-            let zero = s.splat(0.0);
-            let mut acc = [[zero; C]; P];
+            let mut acc = [[s.splat(0.0); C]; P];
             for p in 0..P {
                 for c in 0..C {
                     acc[p][c] = s.load(&sums[c][p]);
@@ -163,7 +161,7 @@ fn tile<S: Simd, const P: usize, const C: usize>(
                 for c in 0..C {
                     columns[c] = x[c][g * GROUP..].first_chunk().expect("whole groups");
                 }
-                let (mut parts, mut xsums) = ([[zero; C]; P], [0.0; C]);
+                let (mut parts, mut xsums) = ([[s.splat(0.0); C]; P], [0.0; C]);
                 for half in 0..2 {
                     for i in half * GROUP / 2..(half + 1) * GROUP / 2 {
                         for c in 0..C {
@@ -173,27 +171,25 @@ fn tile<S: Simd, const P: usize, const C: usize>(
                             }
                         }
                     }
-                    if mins {
+                    if unpacked.mins {
                         for c in 0..C {
-                            for x in &columns[c][half * GROUP / 2..(half + 1) * GROUP / 2] {
-                                xsums[c] += x;
-                            }
+                            xsums[c] = sum_on(xsums[c], &columns[c][half * GROUP / 2..][..GROUP / 2]);
                         }
                     }
-                    if half == 0 && sub == GROUP {
+                    if half == 0 && unpacked.sub == GROUP {
                         continue;
                     }
-                    let at = half * (GROUP / 2) / sub;
+                    let at = half * (GROUP / 2) / unpacked.sub;
                     for p in 0..P {
                         let (scale, min) = (s.load(&w[p][g].scales[at]), s.load(&w[p][g].mins[at]));
                         for c in 0..C {
                             acc[p][c] = s.fma(scale, parts[p][c], acc[p][c]);
-                            if mins {
+                            if unpacked.mins {
                                 acc[p][c] = s.fnma(min, s.splat(xsums[c]), acc[p][c]);
                             }
                         }
                     }
-                    (parts, xsums) = ([[zero; C]; P], [0.0; C]);
+                    (parts, xsums) = ([[s.splat(0.0); C]; P], [0.0; C]);
                 }
             }
             for p in 0..P {
@@ -203,6 +199,12 @@ fn tile<S: Simd, const P: usize, const C: usize>(
             }
         },
     );
+}
+
+/// `from` and then `x`, added one after the other.
+#[inline(always)]
+fn sum_on(from: f32, x: &[f32]) -> f32 {
+    x.iter().fold(from, |sum, x| sum + x)
 }
 
 /// The activations.

@@ -130,18 +130,15 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Cosines and sines of each token's position, from f64 angles.
+    /// Cosines and sines of each token's position.
     fn rope_table(self, rope: usize) {
-        let freqs = &self.plan().graph().ropes[rope].inv_freq;
-        let width = 2 * freqs.len();
+        let freqs = &self.plan().graph().ropes[rope];
+        let width = 2 * freqs.pairs();
         let rows = self.my_rows(self.batch.tokens().len());
         let table = self.claim(self.plan().rope_table(rope), width, rows.clone());
         for (row, &position) in table.chunks_exact_mut(width).zip(&self.batch.positions()[rows]) {
-            let (cos, sin) = row.split_at_mut(freqs.len());
-            for ((cos, sin), freq) in cos.iter_mut().zip(sin).zip(freqs) {
-                let (s, c) = libm::sincos(f64::from(position) * freq);
-                (*cos, *sin) = (c as f32, s as f32);
-            }
+            let (cos, sin) = row.split_at_mut(freqs.pairs());
+            freqs.fill(position, cos, sin);
         }
     }
 
@@ -207,8 +204,8 @@ impl<'a> Walk<'a> {
 
     fn rotate(self, rope: usize, token: usize, x: ValueId, d_k: usize) {
         let freqs = &self.plan().graph().ropes[rope];
-        let table = self.read(self.plan().rope_table(rope), 2 * freqs.inv_freq.len(), token..token + 1);
-        let (cos, sin) = table.split_at(freqs.inv_freq.len());
+        let table = self.read(self.plan().rope_table(rope), 2 * freqs.pairs(), token..token + 1);
+        let (cos, sin) = table.split_at(freqs.pairs());
         let rotation = Rotation { pairing: freqs.pairing, cos, sin };
         (self.backend.kernels.rope)(&rotation, d_k, self.rows_mut(x, token..token + 1));
     }
@@ -231,9 +228,12 @@ impl<'a> Walk<'a> {
     fn quantize(self, x: ValueId) {
         let Some(buffer) = self.plan().acts(x) else { return };
         let layout = Layout::new(self.plan().width(x), self.n_rows(x));
+        if layout.n == 0 {
+            return;
+        }
         let rows = self.my_rows(layout.n);
         let tiles = rows.start.div_ceil(layout.tile())..rows.end.div_ceil(layout.tile());
-        let chunks = layout.units().checked_div(layout.tiles()).unwrap_or(0);
+        let chunks = layout.units() / layout.tiles();
         for chunk in 0..chunks {
             let units = chunk * layout.tiles() + tiles.start..chunk * layout.tiles() + tiles.end;
             let bytes = layout.range(units.clone());
@@ -245,6 +245,9 @@ impl<'a> Walk<'a> {
     fn matmul(self, op: Op) {
         let Op::MatMul { x, weight, bias, residual, out } = op else { return };
         let n = self.n_rows(out);
+        if n == 0 {
+            return;
+        }
         let weights = self.panels(weight);
         let acts = match self.plan().acts(x) {
             Some(buffer) if integer_product(weights.format, self.plan().limits().precision) => {

@@ -78,7 +78,7 @@ impl Rope {
     /// Heads of `d_k` values for each token, turned by the graph's rotary embedding `rope`.
     pub fn new(context: &Context, [d_k, heads, rope, tokens]: [usize; 4], phase: Phase) -> Rope {
         let freqs = context.graph.ropes[rope].clone();
-        let angles = |token: usize| freqs.inv_freq.iter().map(move |f| (phase.start + token) as f64 * f);
+        let angles = |token: usize| freqs.angles((phase.start + token) as u32);
         let table = (0..tokens)
             .map(|t| (angles(t).map(|a| a.cos() as f32).collect(), angles(t).map(|a| a.sin() as f32).collect()));
         let table = table.collect();
@@ -119,12 +119,12 @@ impl Case for Rope {
             let mut out = x.to_vec();
             self.turn(token, &mut out);
             for (x, out) in x.chunks_exact(self.d_k).zip(out.chunks_exact(self.d_k)) {
-                for (i, freq) in self.freqs.inv_freq.iter().enumerate() {
+                for (i, angle) in self.freqs.angles((self.start + token) as u32).enumerate() {
                     let (first, second) = match self.freqs.pairing {
                         Pairing::Adjacent => (2 * i, 2 * i + 1),
-                        Pairing::Halves => (i, i + self.freqs.inv_freq.len()),
+                        Pairing::Halves => (i, i + self.freqs.pairs()),
                     };
-                    let (sin, cos) = ((self.start + token) as f64 * freq).sin_cos();
+                    let (sin, cos) = angle.sin_cos();
                     let (a, b) = (f64::from(x[first]), f64::from(x[second]));
                     difference.take(out[first], a * cos - b * sin);
                     difference.take(out[second], a * sin + b * cos);
