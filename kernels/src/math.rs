@@ -69,7 +69,7 @@ fn power_of_two<S: Simd>(s: S, n: S::F32) -> S::F32 {
     s.from_bits(s.shl_i32::<23>(s.add_i32(s.to_i32(n), s.splat_i32(127))))
 }
 
-/// `e^x`, at most 0.86 ulp off; gradual underflow to 0 below -87.3, infinity from 88.73.
+/// `e^x`, at most 0.91 ulp off; gradual underflow to 0 below -87.3, infinity from 88.73.
 #[inline(always)]
 pub fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
     // Beyond these the result is 0 or infinity whatever the rest does.
@@ -78,7 +78,7 @@ pub fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
     s.scale_pow2(s.fma(s.fma(q, r, one), r, one), n)
 }
 
-/// Hyperbolic tangent, at most 2.5 ulp off, odd to the bit but for -0, which gives 0.
+/// Hyperbolic tangent, at most 2.7 ulp off, odd to the bit but for -0, which gives 0.
 #[inline(always)]
 pub fn tanh<S: Simd>(s: S, x: S::F32) -> S::F32 {
     // (e^2|x| - 1) / (e^2|x| + 1) with e^2|x| - 1 free of cancellation; 1 to the last bit from 9.02 on.
@@ -105,7 +105,7 @@ pub fn sigmoid<S: Simd>(s: S, x: S::F32) -> S::F32 {
     s.div(num, den)
 }
 
-/// `x sigmoid(x)`, at most 3 ulp off from -87 on, where `e^x` is a normal number; -0 at minus infinity.
+/// `x sigmoid(x)`, at most 3.4 ulp off from -87 on, where `e^x` is a normal number; -0 at minus infinity.
 #[inline(always)]
 pub fn silu<S: Simd>(s: S, x: S::F32) -> S::F32 {
     // Below the bound the result is -0; the bound keeps infinity from meeting 0.
@@ -126,7 +126,7 @@ pub fn gelu_tanh<S: Simd>(s: S, x: S::F32) -> S::F32 {
     s.div(s.mul(x, num), den)
 }
 
-/// `x Phi(x)` with Phi the normal distribution function, `(1 + erf(x / sqrt 2)) / 2`. At most 4.5 ulp off
+/// `x Phi(x)` with Phi the normal distribution function, `(1 + erf(x / sqrt 2)) / 2`. At most 4.7 ulp off
 /// from -12.9 on, where the tail is a normal number; -0 at minus infinity.
 #[inline(always)]
 pub fn gelu_erf<S: Simd>(s: S, x: S::F32) -> S::F32 {
