@@ -8,10 +8,13 @@ use std::cell::Cell;
 
 use super::error::{Eval, Stop};
 
-/// The bounds of a rendering: a part for any conversation, and a part for each byte of the conversation.
-const STEPS: (u64, u64) = (3_000_000, 32);
-const BYTES: (u64, u64) = (24 << 20, 128);
-const OUTPUT: (u64, u64) = (1 << 20, 4);
+/// A bound: for any conversation, for each byte of the conversation, and at most.
+type Bound = (u64, u64, u64);
+
+/// A step takes 20 to 100 ns. Templates that look at all messages for each message need some 5 n^2 for n messages.
+const STEPS: Bound = (3_000_000, 128, 30_000_000);
+const BYTES: Bound = (24 << 20, 128, 1 << 30);
+const OUTPUT: Bound = (1 << 20, 4, 1 << 28);
 
 /// Deepest nesting of evaluations: expressions in expressions, blocks in blocks, macros in macros.
 const DEPTH: u64 = 250;
@@ -36,8 +39,8 @@ struct Counter {
 }
 
 impl Counter {
-    fn new(what: &'static str, (fixed, each): (u64, u64), input: u64) -> Counter {
-        let max = fixed.saturating_add(each.saturating_mul(input));
+    fn new(what: &'static str, (fixed, each, most): Bound, input: u64) -> Counter {
+        let max = fixed.saturating_add(each.saturating_mul(input)).min(most);
         Counter { what, max, left: Cell::new(max) }
     }
 

@@ -213,10 +213,13 @@ fn truncate(machine: &mut Machine<'_>, value: Value, args: CallArgs) -> Eval<Val
     let length = usize::try_from(int_arg("truncate", length, 255)?).unwrap_or(0);
     let leeway = usize::try_from(int_arg("truncate", leeway, 5)?).unwrap_or(0);
     let end = text_arg("truncate", end)?.unwrap_or_else(|| Str::from("..."));
-    let text = machine.text_of(&value)?;
     let end_len = end.chars().count();
+    let Value::Str(text) = &value else {
+        return fault(format!("truncate: found {}, expected a string", value.kind()));
+    };
+    machine.budget.read(text.len())?;
     if text.chars().count() <= length.saturating_add(leeway) {
-        return machine.str(&text);
+        return Ok(value);
     }
     let cut: String = text.chars().take(length.saturating_sub(end_len)).collect();
     let cut = match cut.rsplit_once(' ') {

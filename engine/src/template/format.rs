@@ -9,7 +9,7 @@ use super::value::Value;
 /// Widest field.
 const MAX_WIDTH: usize = 1000;
 
-/// The text of `format % args`. A value that is left over is an error of those in a tuple.
+/// The text of `format % args`. A value that is left over is an error, unless it is a list or dict.
 pub(super) fn percent(machine: &Machine<'_>, format: &str, args: Vec<Value>) -> Eval<Value> {
     machine.budget.build(format.len())?;
     let mut args = args.into_iter();
@@ -40,8 +40,8 @@ pub(super) fn percent(machine: &Machine<'_>, format: &str, args: Vec<Value>) -> 
     }
     out.push_str(rest);
     match args.next() {
-        Some(_) => fault("format: too many values"),
-        None => machine.str(&out),
+        Some(value) if !matches!(value, Value::List(_) | Value::Dict(_)) => fault("format: too many values"),
+        _ => machine.str(&out),
     }
 }
 
