@@ -124,10 +124,9 @@ impl<'a, const T: usize> Units<'a, T> {
         Units { groups: bytemuck::cast_slice(bytes), layout }
     }
 
-    /// All groups.
-    #[inline(always)]
-    pub fn all(&self) -> &'a [Group<T>] {
-        self.groups
+    /// Tiles.
+    pub fn tiles(&self) -> usize {
+        self.layout.tiles()
     }
 
     /// Chunks along k.
@@ -192,30 +191,40 @@ fn quantize_tiles<S: Simd, const T: usize>(
     }
 }
 
+/// Both sums of halves go through one reduction, the second times this: they are at most 16 * 127 < 2^11 in magnitude,
+/// and all that is added up stays a whole number below 2^24.
+const SHIFT: f32 = 8192.0;
+
 #[inline(always)]
 fn quantize_group<S: Simd, const T: usize>(s: S, x: &[f32; GROUP], out: &mut Group<T>, column: usize) {
     let (halves, _) = x.as_chunks::<LANES>();
     let x = [s.load(&halves[0]), s.load(&halves[1])];
-    let zero = s.splat(0.0);
     let max = s.reduce_max(s.max(s.abs(x[0]), s.abs(x[1])));
-    // x * 0 is NaN where x is NaN or infinite, else a zero.
-    let poison = s.reduce_add(s.fma(x[0], zero, s.mul(x[1], zero)));
-    let (scale, inverse) = if max < TINY { (poison + 0.0, 0.0) } else { (max / 127.0 + poison, 127.0 / max) };
-    out[SCALE][column] = scale.to_bits().cast_signed();
-    let mut sum = 0.0;
+    let inverse = s.splat(if max < TINY { 0.0 } else { 127.0 / max });
+    let rounded = [s.round(s.mul(x[0], inverse)), s.round(s.mul(x[1], inverse))];
     for h in 0..2 {
-        let scaled = s.round(s.mul(x[h], s.splat(inverse)));
-        let codes = s.max(s.min(scaled, s.splat(127.0)), s.splat(-127.0));
+        let codes = s.max(s.min(rounded[h], s.splat(127.0)), s.splat(-127.0));
         let mut bytes = [0; LANES];
         s.store_i8(s.to_i32(codes), &mut bytes);
         for (step, quad) in bytes.as_chunks::<4>().0.iter().enumerate() {
             out[4 * h + step][column] = i32::from_ne_bytes(quad.map(i8::cast_unsigned));
         }
-        // Sums of at most 32 whole numbers of at most 127: exact.
-        let half = s.reduce_add(codes);
-        out[HALF_SUMS + h][column] = half as i32 * -32;
-        out[SCALED_HALF_SUMS + h][column] = (scale * half).to_bits().cast_signed();
-        sum += half;
+    }
+    // A NaN of x is still one when rounded, and so is infinity times the inverse of infinity: the sums show them.
+    let sums = s.reduce_add(s.fma(rounded[1], s.splat(SHIFT), rounded[0]));
+    // + 0.0 for the sum of negative zeros.
+    let high = (sums / SHIFT).round_ties_even() + 0.0;
+    let low = sums - high * SHIFT;
+    let scale = match max {
+        _ if sums.is_nan() => f32::NAN,
+        max if max < TINY => 0.0,
+        max => max / 127.0,
+    };
+    out[SCALE][column] = scale.to_bits().cast_signed();
+    let (fields, sum) = ([low, high], low + high);
+    for h in 0..2 {
+        out[HALF_SUMS + h][column] = fields[h] as i32 * -32;
+        out[SCALED_HALF_SUMS + h][column] = (scale * fields[h]).to_bits().cast_signed();
     }
     out[SUM][column] = sum as i32 * -128;
     out[SUM_8][column] = sum as i32 * -8;

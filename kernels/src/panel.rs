@@ -23,7 +23,7 @@ pub struct Weights<'a> {
     pub data: &'a [u8],
 }
 
-impl Weights<'_> {
+impl<'a> Weights<'a> {
     /// Panels of the matrix.
     pub fn panels(&self) -> usize {
         self.rows.div_ceil(LANES)
@@ -31,7 +31,7 @@ impl Weights<'_> {
 
     /// The blocks of panel `p`.
     #[inline(always)]
-    pub(crate) fn panel<U: Unpack>(&self, p: usize) -> &[U::Block] {
+    pub(crate) fn panel<U: Unpack>(&self, p: usize) -> &'a [U::Block] {
         let blocks = self.k.div_ceil(U::K);
         let bytes = blocks * size_of::<U::Block>();
         bytemuck::cast_slice(&self.data[p * bytes..(p + 1) * bytes])

@@ -262,6 +262,10 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         op!([_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x[32..].as_ptr().cast())])
     }
     #[inline(always)]
+    fn prefetch(self, line: &[u8; 64]) {
+        op!(_mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()));
+    }
+    #[inline(always)]
     fn store_codes(self, a: I, out: &mut [u8; 64]) {
         op!({
             _mm256_storeu_si256(out.as_mut_ptr().cast(), a[0]);

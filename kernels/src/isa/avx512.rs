@@ -237,6 +237,10 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         op!(_mm512_loadu_si512(x.as_ptr().cast()))
     }
     #[inline(always)]
+    fn prefetch(self, line: &[u8; 64]) {
+        op!(_mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()));
+    }
+    #[inline(always)]
     fn store_codes(self, a: __m512i, out: &mut [u8; 64]) {
         op!(_mm512_storeu_si512(out.as_mut_ptr().cast(), a))
     }

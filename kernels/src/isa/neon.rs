@@ -369,6 +369,10 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         four!(i => vld1q_u8(x[16 * i..].as_ptr()))
     }
     #[inline(always)]
+    fn prefetch(self, line: &[u8; 64]) {
+        op!(asm!("prfm pldl1keep, [{0}]", in(reg) line.as_ptr(), options(nostack, readonly, preserves_flags)));
+    }
+    #[inline(always)]
     fn store_codes(self, a: C, out: &mut [u8; 64]) {
         for (part, out) in a.into_iter().zip(out.as_chunks_mut::<16>().0) {
             op!(vst1q_u8(out.as_mut_ptr(), part));

@@ -216,6 +216,8 @@ impl Simd for Scalar {
         *x
     }
     #[inline(always)]
+    fn prefetch(self, _: &[u8; 64]) {}
+    #[inline(always)]
     fn store_codes(self, a: C, out: &mut [u8; 64]) {
         *out = a;
     }

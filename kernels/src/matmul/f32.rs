@@ -8,6 +8,7 @@ use super::{Acts, MatMul, store, store_all};
 use crate::Columns;
 use crate::simd::{LANES, Simd};
 use crate::unpack::expand::{Lanes, ToValues, Values, values};
+use crate::unpack::flight::{Flight, prefetch};
 use crate::unpack::{GROUP, Shape, Unpack, each_step};
 use std::ops::Range;
 
@@ -56,11 +57,7 @@ struct Unpacked<S> {
 fn one<S: Simd, U: Unpack, const P: usize>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
     let x = activations(args);
     for panel in panels.clone().step_by(P) {
-        let mut blocks: [&[U::Block]; P] = [&[]; P];
-        for (p, blocks) in blocks.iter_mut().enumerate() {
-            // Beyond the last panel the last one again: its sums are not stored.
-            *blocks = args.weights.panel::<U>((panel + p).min(panels.end - 1));
-        }
+        let flight = Flight::<U, P>::new(&args.weights, panel, panels.end);
         let mut sums = [s.splat(0.0); P];
         for (g, x) in x.chunks(GROUP).enumerate() {
             let mut padded = [0.0; GROUP];
@@ -71,10 +68,14 @@ fn one<S: Simd, U: Unpack, const P: usize>(s: S, args: &MatMul<'_>, panels: Rang
                     &padded
                 }
             };
+            let (w, soon) = flight.at(g);
+            for soon in soon {
+                prefetch::<S, U>(s, soon, 0);
+            }
             let mut parts = [s.splat(0.0); P];
             each_step!(STEP, {
                 for p in 0..P {
-                    let values = U::values(s, &blocks[p][g], 0, STEP);
+                    let values = U::values(s, w[p], 0, STEP);
                     for i in 0..4 {
                         parts[p] = s.fma(values[i], s.splat(x[4 * STEP + i]), parts[p]);
                     }

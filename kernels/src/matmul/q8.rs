@@ -1,22 +1,25 @@
 //! Integer codes times quantized activations.
 //!
-//! One column ([`one`]): decode. The format's blocks are unpacked in registers, several panels in flight. Many columns
-//! ([`many`]): a chunk of a panel is unpacked to memory once, then tile after tile of columns passes over it
-//! ([`tile`]), in a loop that knows only the [`Shape`] of the format.
+//! A few columns ([`few`]): decode. The format's blocks are unpacked in registers, several panels in flight. Many columns
+//! ([`many`]): a chunk of some panels is unpacked to memory once, then tile after tile of columns passes over it
+//! ([`add_tile`]), in loops that know only the [`Shape`] of the format.
 
 use super::{Acts, CHUNK, MatMul, store, store_all};
 use crate::Columns;
 use crate::acts::{self, Group, Layout, TILE, Units};
 use crate::simd::{LANES, Simd, small_steps};
-use crate::unpack::expand::{self, Bytes, Lanes, ToBytes};
+use crate::unpack::expand::{self, Bytes, Lanes, ToBytes, panels_at_a_time};
+use crate::unpack::flight::{Flight, prefetch};
 use crate::unpack::{Coded, GROUP, Shape, each_step};
 use std::ops::Range;
 
 /// Bytes of activations that a core's second-level cache keeps while panel after panel passes over them.
 const RESIDENT: usize = 1 << 20;
+/// Most tiles for which weights are unpacked in registers.
+const FEW_TILES: usize = 1;
 /// Tiles whose sums are kept at a time: with the unpacked chunk of three panels they fill the first-level cache.
 const MAX_TILES: usize = 24;
-/// Panels of a tile where there are registers for it.
+/// Most of [`panels_at_a_time`].
 const MAX_PANELS: usize = 3;
 
 /// The matmul of a format.
@@ -25,89 +28,90 @@ pub fn run<S: Simd, U: Coded>(s: S, args: &MatMul<'_>, panels: Range<usize>, out
         unreachable!("quantized activations");
     };
     let layout = Layout::new(args.weights.k, out.len());
-    if layout.tile() == TILE {
+    if layout.tiles() > FEW_TILES {
         return many::<S, U::Shape>(s, args, expand::bytes::<S, U>, panels, out);
     }
-    let units = Units::new(bytes, layout);
     s.vectorize(
         #[inline(always)]
-        |s| {
-            if S::REGISTERS >= 32 {
-                one::<S, U, 4>(s, args, units, panels, out);
-            } else {
-                one::<S, U, 2>(s, args, units, panels, out);
-            }
+        |s| match (layout.tile(), S::REGISTERS >= 32) {
+            (1, true) => few::<S, U, 4, 1>(s, args, Units::new(bytes, layout), panels, out),
+            (1, false) => few::<S, U, 2, 1>(s, args, Units::new(bytes, layout), panels, out),
+            (_, true) => few::<S, U, 2, TILE>(s, args, Units::new(bytes, layout), panels, out),
+            (_, false) => few::<S, U, 1, TILE>(s, args, Units::new(bytes, layout), panels, out),
         },
     );
 }
 
-/// One column, `P` panels in flight.
+/// A few columns, in tiles of `T`: `P` panels in flight.
 #[inline(always)]
-fn one<S: Simd, U: Coded, const P: usize>(
+fn few<S: Simd, U: Coded, const P: usize, const T: usize>(
     s: S,
     args: &MatMul<'_>,
-    units: Units<'_, 1>,
+    units: Units<'_, T>,
     panels: Range<usize>,
     out: &mut Columns<'_>,
 ) {
-    let groups = units.all();
+    let per_chunk = CHUNK * GROUP / U::K;
     for panel in panels.clone().step_by(P) {
-        let mut blocks: [&[U::Block]; P] = [&[]; P];
-        for (p, blocks) in blocks.iter_mut().enumerate() {
-            // Beyond the last panel the last one again: its sums are not stored.
-            *blocks = args.weights.panel::<U>((panel + p).min(panels.end - 1));
-        }
-        let len = blocks[0].len();
-        for p in 1..P {
-            blocks[p] = &blocks[p][..len];
-        }
-        let mut sums = [s.splat(0.0); P];
-        for (b, x) in groups.chunks_exact(U::K / GROUP).enumerate().take(len) {
-            let mut w = [&blocks[0][0]; P];
-            for p in 0..P {
-                w[p] = &blocks[p][b];
+        let flight = Flight::<U, P>::new(&args.weights, panel, panels.end);
+        for tile in 0..units.tiles() {
+            let mut sums = [[s.splat(0.0); T]; P];
+            for chunk in 0..units.chunks() {
+                for (b, x) in units.get(chunk, tile).chunks_exact(U::K / GROUP).enumerate() {
+                    let (w, soon) = flight.at(chunk * per_chunk + b);
+                    for (g, x) in x.iter().enumerate() {
+                        for soon in soon {
+                            prefetch::<S, U>(s, soon, g);
+                        }
+                        add_group::<S, U, P, T>(s, w, g, x, &mut sums);
+                    }
+                }
             }
-            for (g, x) in x.iter().enumerate() {
-                group::<S, U, P>(s, w, g, x, &mut sums);
+            for (p, panel) in (panel..panels.end.min(panel + P)).enumerate() {
+                for (c, column) in (tile * T..out.len().min((tile + 1) * T)).enumerate() {
+                    store(s, sums[p][c], args, panel, column, out.panel(column, panel - panels.start));
+                }
             }
-        }
-        for (p, panel) in (panel..panels.end.min(panel + P)).enumerate() {
-            store(s, sums[p], args, panel, 0, out.panel(0, panel - panels.start));
         }
     }
 }
 
-/// Adds group `g` of `P` panels, times one column, to the sums.
+/// Adds group `g` of `P` panels, times a tile of columns, to the sums.
 #[inline(always)]
-fn group<S: Simd, U: Coded, const P: usize>(s: S, w: [&U::Block; P], g: usize, x: &Group<1>, sums: &mut [S::F32; P]) {
+fn add_group<S: Simd, U: Coded, const P: usize, const T: usize>(
+    s: S,
+    w: [&U::Block; P],
+    g: usize,
+    x: &Group<T>,
+    sums: &mut [[S::F32; T]; P],
+) {
     let sub = U::Shape::SUB;
-    let mut dots = [s.dot_start(s.splat_i32(0)); P];
+    let mut dots = [[s.dot_start(s.splat_i32(0)); T]; P];
     each_step!(STEP, {
         if 4 * STEP % sub == 0 {
-            dots = [start::<S, U::Shape, 1>(s, x, 4 * STEP / sub)[0]; P];
+            dots = [start::<S, U::Shape, T>(s, x, 4 * STEP / sub); P];
         }
         for p in 0..P {
             let codes = U::codes(s, w[p], g, STEP);
-            dots[p] = dot::<S, U::Shape>(s, dots[p], codes, x[STEP][0]);
-            if (STEP + 1).is_multiple_of(until_carry::<U::Shape>()) {
-                dots[p] = s.dot_carry(dots[p]);
+            for c in 0..T {
+                dots[p][c] = dot::<S, U::Shape>(s, dots[p][c], codes, x[STEP][c]);
+                if (STEP + 1).is_multiple_of(until_carry::<U::Shape>()) {
+                    dots[p][c] = s.dot_carry(dots[p][c]);
+                }
             }
         }
         if 4 * (STEP + 1) % sub == 0 {
             let half = 4 * STEP / sub;
-            let at = g * (GROUP / sub) + half;
             for p in 0..P {
-                let scale = U::scale(s, w[p], at);
-                sums[p] = scaled::<S, 1>(s, dots[p], scale, x, 0, sums[p]);
-                if U::Shape::MINS {
-                    sums[p] = shifted::<S, U::Shape, 1>(s, U::min(s, w[p], at), x, half, 0, sums[p]);
-                }
+                let at = g * (GROUP / sub) + half;
+                let (scale, min) = (U::scale(s, w[p], at), U::min(s, w[p], at));
+                finish::<S, U::Shape, T>(s, &dots[p], [scale, min], (x, half), &mut sums[p]);
             }
         }
     });
 }
 
-/// Two columns or more. A function of its own, so that it is compiled once for all formats of a shape.
+/// Many columns. A function of its own, so that it is compiled once for all formats of a shape.
 #[inline(never)]
 fn many<S: Simd, F: Shape>(s: S, args: &MatMul<'_>, to_bytes: ToBytes<S>, panels: Range<usize>, out: &mut Columns<'_>) {
     let Acts::Q8(bytes) = args.acts else {
@@ -124,8 +128,8 @@ fn many<S: Simd, F: Shape>(s: S, args: &MatMul<'_>, to_bytes: ToBytes<S>, panels
         let mut panel = panels.start;
         while panel < panels.end {
             panel += match panels.end - panel {
-                3.. if S::REGISTERS >= 32 => sweep.run::<F, 3>(s, &mut scratch, panel, tiles.clone(), out),
-                2 if S::REGISTERS >= 32 => sweep.run::<F, 2>(s, &mut scratch, panel, tiles.clone(), out),
+                3.. if panels_at_a_time::<S>() == 3 => sweep.run::<F, 3>(s, &mut scratch, panel, tiles.clone(), out),
+                2 if panels_at_a_time::<S>() == 3 => sweep.run::<F, 2>(s, &mut scratch, panel, tiles.clone(), out),
                 _ => sweep.run::<F, 1>(s, &mut scratch, panel, tiles.clone(), out),
             }
         }
@@ -236,16 +240,8 @@ fn add_sub<S: Simd, F: Shape, const P: usize>(
         }
     }
     for p in 0..P {
-        let scale = s.load(&w[p].scales[half]);
-        for c in 0..TILE {
-            acc[p][c] = scaled::<S, TILE>(s, dots[p][c], scale, x, c, acc[p][c]);
-        }
-        if F::MINS {
-            let min = s.load(&w[p].mins[half]);
-            for c in 0..TILE {
-                acc[p][c] = shifted::<S, F, TILE>(s, min, x, half, c, acc[p][c]);
-            }
-        }
+        let (scale, min) = (s.load(&w[p].scales[half]), s.load(&w[p].mins[half]));
+        finish::<S, F, TILE>(s, &dots[p], [scale, min], (x, half), &mut acc[p]);
     }
 }
 
@@ -282,25 +278,25 @@ const fn until_carry<F: Shape>() -> usize {
     if steps <= most { steps } else { 1 << most.ilog2() }
 }
 
-/// `acc + dot * (scale * xscale)` for column `c`.
+/// Adds the dots of a half group, scaled, to the sums, and takes the minimums off.
 #[inline(always)]
-fn scaled<S: Simd, const T: usize>(s: S, dot: S::Dot, scale: S::F32, x: &Group<T>, c: usize, acc: S::F32) -> S::F32 {
-    let xscale = s.splat(from_bits(x[acts::SCALE][c]));
-    s.fma(s.to_f32(s.dot_end(dot)), s.mul(scale, xscale), acc)
-}
-
-/// `acc - min * (xscale * xsum)` for column `c`.
-#[inline(always)]
-fn shifted<S: Simd, F: Shape, const T: usize>(
+fn finish<S: Simd, F: Shape, const T: usize>(
     s: S,
-    min: S::F32,
-    x: &Group<T>,
-    half: usize,
-    c: usize,
-    acc: S::F32,
-) -> S::F32 {
-    let field = if F::SUB == GROUP { acts::SCALED_SUM } else { acts::SCALED_HALF_SUMS + half };
-    s.fnma(min, s.splat(from_bits(x[field][c])), acc)
+    dots: &[S::Dot; T],
+    [scale, min]: [S::F32; 2],
+    (x, half): (&Group<T>, usize),
+    sums: &mut [S::F32; T],
+) {
+    for c in 0..T {
+        let xscale = s.splat(from_bits(x[acts::SCALE][c]));
+        sums[c] = s.fma(s.to_f32(s.dot_end(dots[c])), s.mul(scale, xscale), sums[c]);
+    }
+    if F::MINS {
+        let field = if F::SUB == GROUP { acts::SCALED_SUM } else { acts::SCALED_HALF_SUMS + half };
+        for c in 0..T {
+            sums[c] = s.fnma(min, s.splat(from_bits(x[field][c])), sums[c]);
+        }
+    }
 }
 
 #[inline(always)]

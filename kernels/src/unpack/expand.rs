@@ -1,6 +1,7 @@
 //! Panel blocks unpacked to memory: codes to whole bytes or to floats, scales to f32. What is unpacked once is used
 //! for many columns, by loops that know no format.
 
+use super::flight::{ahead, prefetch};
 use super::{Coded, GROUP, Line, STEPS, Shape, Unpack, each_step};
 use crate::matmul::CHUNK;
 use crate::panel::Weights;
@@ -82,11 +83,22 @@ pub type ToValues<S> = fn(S, weights: &Weights<'_>, panel: usize, g: usize, out:
 /// The [`ToValues`] of a format. A function of its own, so that it is compiled once an ISA.
 #[inline(never)]
 pub fn values<S: Simd, U: Unpack>(s: S, weights: &Weights<'_>, panel: usize, g: usize, out: &mut Values) {
-    let block = &weights.panel::<U>(panel)[g * GROUP / U::K];
+    let blocks = weights.panel::<U>(panel);
+    let (b, g) = (g * GROUP / U::K, g % (U::K / GROUP));
     s.vectorize(
         #[inline(always)]
-        |s| out.fill::<S, U>(s, block, g % (U::K / GROUP)),
+        |s| {
+            if let Some(soon) = blocks.get(b + ahead::<U>()) {
+                prefetch::<S, U>(s, soon, g);
+            }
+            out.fill::<S, U>(s, &blocks[b], g);
+        },
     );
+}
+
+/// How many panels are unpacked side by side.
+pub const fn panels_at_a_time<S: Simd>() -> usize {
+    if S::REGISTERS >= 32 { 3 } else { 1 }
 }
 
 /// Unpacks the chunk `chunk` along k of panel `panel`; groups beyond the last stay as they are.
@@ -97,12 +109,16 @@ pub type ToBytes<S> = fn(S, weights: &Weights<'_>, panel: usize, chunk: usize, o
 pub fn bytes<S: Simd, U: Coded>(s: S, weights: &Weights<'_>, panel: usize, chunk: usize, out: &mut [Bytes; CHUNK]) {
     let (per_chunk, per_block) = (CHUNK * GROUP / U::K, U::K / GROUP);
     let blocks = &weights.panel::<U>(panel)[chunk * per_chunk..];
+    // After the last chunk the first one of the panel that is read next.
+    let next = weights.panel::<U>((panel + panels_at_a_time::<S>()).min(weights.panels() - 1));
     s.vectorize(
         #[inline(always)]
         |s| {
-            for (block, out) in blocks.iter().zip(out.chunks_exact_mut(per_block)) {
+            for (b, out) in out.chunks_exact_mut(per_block).enumerate().take(blocks.len()) {
+                let soon = blocks.get(b + per_chunk).unwrap_or(&next[b]);
                 for (g, out) in out.iter_mut().enumerate() {
-                    out.fill::<S, U>(s, block, g);
+                    prefetch::<S, U>(s, soon, g);
+                    out.fill::<S, U>(s, &blocks[b], g);
                 }
             }
         },

@@ -9,6 +9,7 @@
 //! by lane. So a block is about as long as the sixteen rows in the file.
 
 pub mod expand;
+pub mod flight;
 pub mod float;
 pub mod kquant;
 pub mod legacy;
