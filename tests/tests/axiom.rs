@@ -2,9 +2,8 @@
 //! same bits on every instruction set, with any number of threads, fed whole or in chunks, alone or among others, cold
 //! or after a cached prefix.
 //!
-//! On tiny models the whole product is walked. On the real ones each value of each axis meets each value of every other
-//! axis at least once (16 rows instead of 64), or the whole product with HANDMILL_FULL_MATRIX=1; the scalar set, which
-//! is slow, gets a short prompt.
+//! Each value of each axis meets each value of every other axis at least once, in 16 rows; HANDMILL_FULL_MATRIX=1 walks
+//! the whole product. The scalar set, which is slow, gets a short prompt.
 
 use engine::tokenizer::Encode;
 use engine::{Engine, Isa, KvType, Options, Precision};
@@ -106,8 +105,10 @@ impl Subject<'_> {
     }
 }
 
-fn vector_sets() -> Vec<Isa> {
-    Isa::ALL.into_iter().filter(|&isa| isa != Isa::Scalar && isa.is_available()).collect()
+/// The ways to walk.
+fn ways() -> Vec<Way> {
+    let sets: Vec<Isa> = Isa::ALL.into_iter().filter(|&isa| isa != Isa::Scalar && isa.is_available()).collect();
+    if std::env::var_os("HANDMILL_FULL_MATRIX").is_some() { product(&sets) } else { pairs(&sets) }
 }
 
 /// Every combination.
@@ -132,11 +133,8 @@ fn real(model: &str) {
     let tokenizer = load(&options).tokenizer().clone();
     let prompt = tokenizer.encode(text, Encode { add_special: true, parse_special: false });
     assert!(prompt.len() > 64 + TAIL, "the prompt is longer than the largest chunk: {} tokens", prompt.len());
-    let sets = vector_sets();
-    let full = std::env::var_os("HANDMILL_FULL_MATRIX").is_some();
     let mut failures = Vec::new();
-    let ways = if full { product(&sets) } else { pairs(&sets) };
-    Subject { name: model.to_string(), load: &load, prompt }.walk(&ways, &mut failures);
+    Subject { name: model.to_string(), load: &load, prompt }.walk(&ways(), &mut failures);
     assert!(failures.is_empty(), "other bits:\n{}", failures.join("\n"));
 }
 
@@ -164,7 +162,7 @@ fn tiny_models_give_the_same_bits_however_they_are_computed() {
         let bytes = model.bytes();
         let load = |options: &Options| Engine::from_bytes(&bytes, options).unwrap_or_else(|error| panic!("{error}"));
         let prompt = (0..90u32).map(|i| (i * 67 + 5) % model.n_vocab as u32).collect();
-        Subject { name: name.to_string(), load: &load, prompt }.walk(&product(&vector_sets()), &mut failures);
+        Subject { name: name.to_string(), load: &load, prompt }.walk(&ways(), &mut failures);
     }
     assert!(failures.is_empty(), "other bits:\n{}", failures.join("\n"));
 }
