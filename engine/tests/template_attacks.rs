@@ -26,12 +26,23 @@ use End::{Done, Limit, Refused};
 
 /// THE list of attacks: source, and how it ends.
 fn attacks() -> Vec<(String, End)> {
-    let doubling =
-        |step: &str| format!("{{% set n = namespace(x='ab', l=[1]) %}}{{% for i in range(99) %}}{step}{{% endfor %}}");
-    let long = |unit: &str, n: usize| unit.repeat(n);
-    let mut rows: Vec<(String, End)> = Vec::new();
+    let mut rows = Vec::new();
     let mut row = |source: &str, end: End| rows.push((source.to_owned(), end));
-    // Steps.
+    steps(&mut row);
+    memory(&mut row);
+    stack(&mut row);
+    sharing(&mut row);
+    escapes(&mut row);
+    rows
+}
+
+/// A step that is done 99 times.
+fn doubling(step: &str) -> String {
+    format!("{{% set n = namespace(x='ab', l=[1]) %}}{{% for i in range(99) %}}{step}{{% endfor %}}")
+}
+
+/// Work without end.
+fn steps(row: &mut impl FnMut(&str, End)) {
     row("{% for i in range(10**9) %}{% endfor %}", Limit);
     row("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", Limit);
     row(
@@ -45,7 +56,10 @@ fn attacks() -> Vec<(String, End)> {
     row("{{ range(99999)|unique|list|length }}", Limit);
     row("{% set a = 'a' * 999999 %}{% set b = a ~ '' %}{% for i in range(99999) %}{{ a == b }}{% endfor %}", Limit);
     row("{% set a = 'a' * 999999 %}{% for i in range(99999) %}{{ 'b' in a }}{% endfor %}", Limit);
-    // Memory.
+}
+
+/// Texts and lists without end.
+fn memory(row: &mut impl FnMut(&str, End)) {
     row("{{ '-' * 10**9 }}", Limit);
     row("{{ ([1] * 10**9)|length }}", Limit);
     row("{{ 10**10**10 }}", Refused);
@@ -69,7 +83,11 @@ fn attacks() -> Vec<(String, End)> {
     row("{{ strftime_now('%B' * 999999) }}", Limit);
     row("{% set a = 'a ' * 499999 %}{{ a.split()|length }}{{ a.split()|length }}", Limit);
     row("{% set a = 'a' * 99999 %}{% for i in range(99999) %}{{ a }}{% endfor %}", Limit);
-    // The stack.
+}
+
+/// Nesting without end.
+fn stack(row: &mut impl FnMut(&str, End)) {
+    let long = |unit: &str, n: usize| unit.repeat(n);
     row("{% set n = namespace(x=[]) %}{% for i in range(99999) %}{% set n.x = [n.x] %}{% endfor %}", Limit);
     row(&long("{% set x = [x] %}", 13_000), Limit);
     row(&long("{% set x = {1: x} %}", 13_000), Limit);
@@ -86,14 +104,20 @@ fn attacks() -> Vec<(String, End)> {
     row(&format!("{{{{ 1{} }}}}", long("|int", 60_000)), Done);
     row(&format!("{{% if 0 %}}{}{{% endif %}}", long("{% elif 0 %}", 15_000)), Done);
     row(&long("x", 300_000), Refused);
-    // Values that contain themselves, or one value in very many places.
+}
+
+/// Values that contain themselves, or one value in very many places.
+fn sharing(row: &mut impl FnMut(&str, End)) {
     row("{% set n = namespace() %}{% set n.a = n %}{{ n }}", Refused);
     row("{% set n = namespace() %}{% set n.a = [{'x': n}] %}{{ n.a }}", Refused);
     row("{% for x in [1] %}{{ loop.changed(loop) }}{% endfor %}", Refused);
     for last in ["n.l == n.l", "n.l|tojson", "n.l", "n.l|string|length", "n.l in [n.l]", "[n.l, n.l]|sort"] {
         row(&(doubling("{% set n.l = [n.l, n.l] %}") + &format!("{{{{ {last} }}}}")), Limit);
     }
-    // What is not a template's business.
+}
+
+/// What is not a template's business.
+fn escapes(row: &mut impl FnMut(&str, End)) {
     row("{{ ''.__class__.__mro__[1].__subclasses__() }}", Refused);
     row("{{ messages|map(attribute='__class__')|list }}", Refused);
     row("{{ cycler.__init__.__globals__.os.popen('id').read() }}", Refused);
@@ -102,7 +126,6 @@ fn attacks() -> Vec<(String, End)> {
     row("{% import 'os' as os %}", Refused);
     row("{% extends 'x' %}", Refused);
     row("{{ lipsum(9) }}", Refused);
-    rows
 }
 
 /// The peak of the memory of this process in KiB, where the system tells it.
