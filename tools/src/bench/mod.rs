@@ -9,6 +9,7 @@
 //! | [`measure`], [`stats`] | the order of runs and what is left out; medians, intervals, tests |
 //! | [`kernels`] | every kernel of a model by itself |
 //! | [`record`], [`output`] | results as columns, and as text |
+//! | [`report`] | results and kernels as one page with drawings |
 //! | [`compare`] | two results and which of their differences are real |
 //!
 //! Tokenizing and sampling are left out, as llama-bench leaves them out.
@@ -23,6 +24,7 @@ mod output;
 mod probe;
 mod progress;
 mod record;
+mod report;
 mod spelling;
 mod stats;
 #[cfg(test)]
@@ -107,6 +109,9 @@ pub struct Arguments {
     /// Measure the kernels that the models use, one by one, instead of whole steps
     #[arg(long)]
     kernels: bool,
+    /// Also write a page with drawings of the results and of the kernels, in one file
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Skip the runs that warm up
     #[arg(long)]
     no_warmup: bool,
@@ -211,7 +216,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let most = settings.iter().map(|s| s.threads).max().unwrap_or(1);
     let mut probe = Probe::new(most, settings[0].isa, machine.cache)?;
     if arguments.kernels {
-        return measure_kernels(arguments, &models, &settings, &mut probe, ui);
+        for k in measure_kernels(arguments, &models, &settings, &mut probe)? {
+            print(&kernels::write(arguments.output, &models[k.setting.model], k.setting, &k.rows))?;
+        }
+        return Ok(());
     }
     let time = format::rfc3339(SystemTime::now());
     let mut sitting = Sitting { machine, roof: probe.roof()?, time };
@@ -222,6 +230,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     sitting.roof = probe.roof()?;
     let rows: Vec<Row> = results.into_iter().map(|r| r.row(&sitting, &models)).collect();
+    if let Some(path) = &arguments.html {
+        let kernels = measure_kernels(arguments, &models, &settings, &mut probe)?;
+        std::fs::write(path, report::page(&rows, &kernels)).map_err(Error::io("cannot write", path))?;
+    }
     if let Some(format) = arguments.output_err {
         eprint!("{}", output::results(format, &rows));
     }
@@ -234,15 +246,14 @@ fn measure_kernels(
     models: &[Model],
     settings: &[Setting],
     probe: &mut Probe,
-    ui: Ui,
-) -> Result<()> {
+) -> Result<Vec<report::Kernels>> {
     let depth = numbers(&arguments.n_depth).into_iter().max().unwrap_or(0);
-    for &setting in settings {
+    let one = |&setting: &Setting| {
         let model = &models[setting.model];
-        let rows = kernels::run(model, setting, depth, probe, ui)?;
-        print(&kernels::write(arguments.output, model, setting, &rows))?;
-    }
-    Ok(())
+        let rows = kernels::run(model, setting, depth, probe, Ui::stderr())?;
+        Ok(report::Kernels { model: model.kind.clone(), setting, rows })
+    };
+    settings.iter().map(one).collect()
 }
 
 /// What all groups of settings share.

@@ -53,6 +53,11 @@ impl Model {
             sha256: hash(path, file.size(), ui)?,
         })
     }
+
+    /// The last part of its path.
+    pub fn file_name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
 }
 
 fn kind(gguf: &Gguf) -> Result<String> {
