@@ -172,7 +172,8 @@ pub fn attend_tile<S: Simd>(s: S, block: &Block, tile: usize, scratch: &mut [f32
     }
 }
 
-/// Rows of floats times rows of lanes: `out[r] += x[r][i] * y[i]` for all i ascending. Scores and values are both.
+/// Rows of floats times rows of lanes: `out[r] += x[r][i] * y[i]` for all i ascending, from 0 where `out` is fresh.
+/// Scores and values are both.
 struct Product<'a, E> {
     /// Rows of `out`.
     rows: usize,
@@ -183,9 +184,10 @@ struct Product<'a, E> {
     /// `[n][columns]`.
     y: &'a [[E; LANES]],
     columns: usize,
-    /// `[rows][out_stride]`, of which the first `columns` are added to.
+    /// `[rows][out_stride]`, of which the first `columns` are added to, or written where `fresh`.
     out: &'a mut [[f32; LANES]],
     out_stride: usize,
+    fresh: bool,
 }
 
 impl<E: Element> Product<'_, E> {
@@ -230,7 +232,7 @@ impl<E: Element> Product<'_, E> {
             *x = &self.x[(row + r) * self.x_stride..][..self.n];
         }
         let mut sums = [[s.splat(0.0); C]; R];
-        for (r, sums) in sums.iter_mut().enumerate() {
+        for (r, sums) in sums.iter_mut().enumerate().filter(|_| !self.fresh) {
             let out = &self.out[(row + r) * self.out_stride + column..][..C];
             for (sum, out) in sums.iter_mut().zip(out) {
                 *sum = s.load(out);
@@ -303,7 +305,6 @@ impl<'a> Tile<'a> {
         let (scores, queries) = scratch.split_at_mut(self.rows * TILE);
         let queries = &mut queries[..self.rows * d_k];
         self.pack_queries(queries);
-        scores.fill(0.0);
         let scores = scores.as_chunks_mut().0;
         let first_page = self.tile * (TILE / PAGE);
         for page in self.pages.clone() {
@@ -340,7 +341,8 @@ impl<'a> Tile<'a> {
         let (columns, d_k) = (PAGE / LANES, self.block.params.d_k);
         let out = &mut scores[page * columns..];
         let (x, y) = (queries, keys);
-        Product { rows: self.rows, x, x_stride: d_k, n: d_k, y, columns, out, out_stride: PANELS }.compute(s);
+        Product { rows: self.rows, x, x_stride: d_k, n: d_k, y, columns, out, out_stride: PANELS, fresh: true }
+            .compute(s);
     }
 
     /// Turns the products of a row into weights `e^(score - m)`, 0 where the row does not see the key, and gives `m`
@@ -381,8 +383,8 @@ impl<'a> Tile<'a> {
         (m, s.reduce_add(sum))
     }
 
-    /// Adds the values of a page by the weights of all rows: the keys that all rows see at once, the others row by
-    /// row before and after, so that each row meets its keys ascending.
+    /// Adds the values of a page by the weights of all rows: the keys that all rows see at once, the others token by
+    /// token before and after, so that each row meets its keys ascending.
     fn add_page<S: Simd, E: Element>(
         &self,
         s: S,
@@ -400,20 +402,21 @@ impl<'a> Tile<'a> {
             let y = &values[keys.start * columns..];
             let out = &mut o[rows.start * columns..];
             let (rows, n) = (rows.len(), keys.len());
-            Product { rows, x, x_stride: TILE, n, y, columns, out, out_stride: columns }.compute(s);
+            Product { rows, x, x_stride: TILE, n, y, columns, out, out_stride: columns, fresh: false }.compute(s);
         };
         let on_page = |at: usize| at.saturating_sub(page * PAGE).min(PAGE);
         let (start, end) = (on_page(self.common.start), on_page(self.common.end));
-        let each = |row: usize| row..row + 1;
+        let group = self.block.params.group;
+        let tokens = self.active.clone().step_by(group);
         if start > 0 {
-            for row in self.active.clone() {
-                add(each(row), on_page(self.seen[row].0)..on_page(self.seen[row].1).min(start));
+            for row in tokens.clone() {
+                add(row..row + group, on_page(self.seen[row].0)..on_page(self.seen[row].1).min(start));
             }
         }
         add(self.active.clone(), start..end);
         if end < PAGE {
-            for row in self.active.clone() {
-                add(each(row), on_page(self.seen[row].0).max(end)..on_page(self.seen[row].1));
+            for row in tokens {
+                add(row..row + group, on_page(self.seen[row].0).max(end)..on_page(self.seen[row].1));
             }
         }
     }
