@@ -25,7 +25,7 @@ pub fn dense<S: Simd, U: Unpack>(s: S, args: &MatMul<'_>, panels: Range<usize>, 
     s.vectorize(
         #[inline(always)]
         |s| {
-            if S::REGISTERS >= 32 {
+            if const { S::REGISTERS >= 32 } {
                 one::<S, U, 4>(s, args, panels, out);
             } else {
                 one::<S, U, 2>(s, args, panels, out);
@@ -37,10 +37,10 @@ pub fn dense<S: Simd, U: Unpack>(s: S, args: &MatMul<'_>, panels: Range<usize>, 
 /// The matmul of any format.
 pub fn run<S: Simd, U: Unpack>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
     let weights = Unpacked { expand: values::<S, U>, sub: U::Shape::SUB, mins: U::Shape::MINS };
-    match (out.len(), S::REGISTERS >= 32) {
-        (1, _) => sweep::<S, 2, 1>(s, args, &weights, panels, out),
-        (_, true) => sweep::<S, 2, 6>(s, args, &weights, panels, out),
-        (_, false) => sweep::<S, 1, 4>(s, args, &weights, panels, out),
+    match out.len() {
+        1 => sweep::<S, 2, 1>(s, args, &weights, panels, out),
+        _ if const { S::REGISTERS >= 32 } => sweep::<S, 2, 6>(s, args, &weights, panels, out),
+        _ => sweep::<S, 1, 4>(s, args, &weights, panels, out),
     }
 }
 

@@ -31,13 +31,14 @@ pub fn run<S: Simd, U: Coded>(s: S, args: &MatMul<'_>, panels: Range<usize>, out
     if layout.tiles() > FEW_TILES {
         return many::<S, U::Shape>(s, args, expand::bytes::<S, U>, panels, out);
     }
+    // Constant conditions keep the tiles of other register files from being compiled.
     s.vectorize(
         #[inline(always)]
-        |s| match (layout.tile(), S::REGISTERS >= 32) {
-            (1, true) => few::<S, U, 4, 1>(s, args, Units::new(bytes, layout), panels, out),
-            (1, false) => few::<S, U, 2, 1>(s, args, Units::new(bytes, layout), panels, out),
-            (_, true) => few::<S, U, 2, TILE>(s, args, Units::new(bytes, layout), panels, out),
-            (_, false) => few::<S, U, 1, TILE>(s, args, Units::new(bytes, layout), panels, out),
+        |s| match layout.tile() {
+            1 if const { S::REGISTERS >= 32 } => few::<S, U, 4, 1>(s, args, Units::new(bytes, layout), panels, out),
+            1 => few::<S, U, 2, 1>(s, args, Units::new(bytes, layout), panels, out),
+            _ if const { S::REGISTERS >= 32 } => few::<S, U, 2, TILE>(s, args, Units::new(bytes, layout), panels, out),
+            _ => few::<S, U, 1, TILE>(s, args, Units::new(bytes, layout), panels, out),
         },
     );
 }
@@ -128,8 +129,8 @@ fn many<S: Simd, F: Shape>(s: S, args: &MatMul<'_>, to_bytes: ToBytes<S>, panels
         let mut panel = panels.start;
         while panel < panels.end {
             panel += match panels.end - panel {
-                3.. if panels_at_a_time::<S>() == 3 => sweep.run::<F, 3>(s, &mut scratch, panel, tiles.clone(), out),
-                2 if panels_at_a_time::<S>() == 3 => sweep.run::<F, 2>(s, &mut scratch, panel, tiles.clone(), out),
+                3.. if const { panels_at_a_time::<S>() == 3 } => sweep.run::<F, 3>(s, &mut scratch, panel, tiles.clone(), out),
+                2 if const { panels_at_a_time::<S>() == 3 } => sweep.run::<F, 2>(s, &mut scratch, panel, tiles.clone(), out),
                 _ => sweep.run::<F, 1>(s, &mut scratch, panel, tiles.clone(), out),
             }
         }

@@ -7,6 +7,7 @@ use engine::backend::pool::{Lines, Pool};
 use engine::kernels::{Kernels, roof};
 use std::hint::black_box;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// What this machine does at most, all threads together.
@@ -153,16 +154,17 @@ impl Anchor for Probe {
 }
 
 /// Seconds from the moment when all workers are ready until all are done. Each gets a function that tells its share of
-/// a number of pieces.
+/// a number of parts.
 fn timed(pool: &Pool, work: impl Fn(&dyn Fn(usize) -> std::ops::Range<usize>) + Sync) -> Result<f64> {
-    let start = Mutex::new(None);
+    let (ready, start) = (AtomicUsize::new(0), Mutex::new(None));
     let end = Mutex::new(Instant::now());
-    let ran = pool.run(|worker| {
-        if !worker.wait() {
-            return;
+    let ran = pool.run(pool.workers(), |piece| {
+        ready.fetch_add(1, Ordering::SeqCst);
+        while ready.load(Ordering::SeqCst) < piece.count {
+            std::thread::yield_now();
         }
         start.lock().expect("nobody panics with the lock").get_or_insert_with(Instant::now);
-        work(&|pieces| worker.share(pieces));
+        work(&|parts| piece.share(parts));
         let mut end = end.lock().expect("nobody panics with the lock");
         *end = Instant::now().max(*end);
     });
@@ -185,8 +187,8 @@ fn touch(pool: &Pool, bytes: &mut [u8]) -> Result<()> {
         shares.push(Mutex::new(mine));
         rest = others;
     }
-    let ran = pool.run(|worker| {
-        let mut mine = shares[worker.index].lock().expect("nobody panics with the lock");
+    let ran = pool.run(workers, |piece| {
+        let mut mine = shares[piece.index].lock().expect("nobody panics with the lock");
         mine.chunks_mut(8).enumerate().for_each(|(i, chunk)| chunk.fill(i as u8 | 1));
     });
     Ok(ran.map_err(engine::Error::Internal)?)

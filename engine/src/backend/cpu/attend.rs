@@ -1,9 +1,9 @@
 //! Attention of a batch: units of a few tokens and one KV head, shared among the workers.
 //!
-//! With many units each worker takes whole ones. With few (decode), the tiles of the cache are shared instead and
-//! merged after a barrier, in the same ascending order: the bits are the same either way.
+//! With many units each piece takes whole ones. With few (decode), the tiles of the cache are shared instead and
+//! merged in a stage of its own, in the same ascending order: the bits are the same either way.
 
-use super::super::pool::Worker;
+use super::super::pool::Piece;
 use super::walk::Walk;
 use super::{CpuBackend, attentions};
 use crate::batch::Segment;
@@ -47,17 +47,21 @@ pub struct Attend<'a> {
 }
 
 impl<'a> Attend<'a> {
-    /// This worker's share. False if another worker has panicked.
-    pub fn run(self) -> bool {
-        let worker = self.walk.worker;
-        match self.shared_tiles() {
-            None => {
-                for unit in self.deal(self.units(), worker) {
-                    self.whole(unit);
-                }
-                true
-            }
-            Some(_) => self.by_tiles(),
+    /// Pieces of the attention and of the merge after it, for `workers` workers.
+    pub fn pieces(self, workers: usize) -> [usize; 2] {
+        match self.shared_tiles(workers) {
+            false => [self.units().take(4 * workers).count(), 0],
+            true => [self.tiles().count().min(4 * workers), self.units().count().min(workers)],
+        }
+    }
+
+    /// This piece's share.
+    pub fn run(self) {
+        if self.shared_tiles(self.walk.backend.pool.workers()) {
+            return self.some_tiles();
+        }
+        for unit in deal(self.units(), self.walk.piece) {
+            self.whole(unit);
         }
     }
 
@@ -76,11 +80,6 @@ impl<'a> Attend<'a> {
                 })
             })
         })
-    }
-
-    /// The units of one worker. Later tokens see more keys, so they are dealt out in turn.
-    fn deal<T>(self, units: impl Iterator<Item = T>, worker: Worker) -> impl Iterator<Item = T> {
-        units.skip(worker.index).step_by(worker.count)
     }
 
     fn backend(self) -> &'a CpuBackend {
@@ -119,9 +118,9 @@ impl<'a> Attend<'a> {
 
     /// Scratch memory, and room for the partials of `rows` rows twice.
     fn scratch(self, rows: usize) -> (&'a mut [f32], &'a mut [f32], &'a mut [f32]) {
-        let all = self.backend().scratch.bytes() / self.walk.worker.count;
-        let start = all * self.walk.worker.index;
-        let floats = self.backend().scratch.claim::<f32>(self.walk.worker, start..start + all);
+        let all = self.backend().scratch.bytes() / self.backend().pool.workers();
+        let start = all * self.walk.piece.worker;
+        let floats = self.backend().scratch.claim::<f32>(self.walk.piece, start..start + all);
         let (scratch, partials) = floats.split_at_mut(scratch_len(self.spec.d_k));
         let len = partial_len(rows, self.spec.d_v);
         let (tile, rest) = partials.split_at_mut(len);
@@ -140,10 +139,8 @@ impl<'a> Attend<'a> {
         self.finish(unit, all);
     }
 
-    /// Where each unit's partials begin if tiles are shared; none where whole units are the better cut, or where
-    /// there is no room.
-    fn shared_tiles(self) -> Option<usize> {
-        let workers = self.walk.worker.count;
+    /// Whether tiles are shared: not where whole units are the better cut, or where there is no room.
+    fn shared_tiles(self, workers: usize) -> bool {
         let (mut units, mut floats, mut longest) = (0, 0, 0);
         for unit in self.units().take(2 * workers) {
             let block = self.block(unit);
@@ -152,7 +149,7 @@ impl<'a> Attend<'a> {
             longest = longest.max(block.tiles().len());
         }
         let worth_it = workers > 1 && units < 2 * workers && longest > 1;
-        (worth_it && floats * 4 <= self.backend().partials.bytes()).then_some(floats)
+        worth_it && floats * 4 <= self.backend().partials.bytes()
     }
 
     /// Every tile of every unit, with the place of its partials.
@@ -170,21 +167,23 @@ impl<'a> Attend<'a> {
         })
     }
 
-    fn by_tiles(self) -> bool {
-        let (kernels, worker) = (self.backend().kernels, self.walk.worker);
-        for (unit, tile, place) in self.deal(self.tiles(), worker) {
+    fn some_tiles(self) {
+        let piece = self.walk.piece;
+        for (unit, tile, place) in deal(self.tiles(), piece) {
             let block = self.block(unit);
             let (scratch, ..) = self.scratch(block.rows());
-            (kernels.attend_tile)(&block, tile, scratch, self.backend().partials.claim(worker, place));
+            (self.backend().kernels.attend_tile)(&block, tile, scratch, self.backend().partials.claim(piece, place));
         }
-        if !self.walk.barrier() {
-            return false;
-        }
+    }
+
+    /// This piece's units of the merge that follows where tiles were shared.
+    pub fn merge(self) {
+        let (kernels, piece) = (self.backend().kernels, self.walk.piece);
         let mut at = 0;
         for (i, unit) in self.units().enumerate() {
             let block = self.block(unit);
             let (tiles, len) = (block.tiles().len(), partial_len(block.rows(), self.spec.d_v));
-            if i % worker.count == worker.index {
+            if i % piece.count == piece.index {
                 let (_, _, all) = self.scratch(block.rows());
                 kernels::attention::clear(self.spec.d_v, all);
                 let partials = self.backend().partials.read::<f32>(at * 4..(at + tiles * len) * 4);
@@ -195,7 +194,6 @@ impl<'a> Attend<'a> {
             }
             at += tiles * len;
         }
-        true
     }
 
     /// Writes a unit's rows of the result.
@@ -208,4 +206,9 @@ impl<'a> Attend<'a> {
             (self.backend().kernels.finish)(d_v, partial, rows, None, out);
         }
     }
+}
+
+/// What one piece takes of a list. Later tokens see more keys, so units are dealt out in turn.
+fn deal<T>(all: impl Iterator<Item = T>, piece: Piece) -> impl Iterator<Item = T> {
+    all.skip(piece.index).step_by(piece.count)
 }

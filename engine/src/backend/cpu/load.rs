@@ -1,17 +1,28 @@
 //! From the file's rows to panels, on all workers, reading as it goes.
 
-use super::super::pool::{Arena, Pool, Worker};
+use super::super::pool::{Arena, Piece, Pool};
 use super::{Weight, panel_bytes};
 use crate::error::{Error, Result};
 use crate::graph::{WeightInfo, WeightKind};
-use crate::plan::Plan;
+use crate::plan::{ALIGN, Plan};
 use crate::source::{Source, read_vector, unsupported};
 use gguf::TensorInfo;
 use kernels::simd::LANES;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 /// A worker reads about this many bytes at a time: they stay in its cache until they are repacked.
 const READ_BYTES: usize = 256 << 10;
+/// Progress is told each time that this much was read.
+const REPORT_BYTES: usize = 32 << 20;
+
+/// The weights of a model as the kernels read them.
+pub struct Weights {
+    /// One for each weight of the graph.
+    pub list: Vec<Weight>,
+    /// All panels, one matrix after the other: in one piece, so that even small ones lie in huge pages.
+    pub panels: Arena,
+}
 
 /// Loads every weight of the plan.
 pub fn weights(
@@ -20,15 +31,11 @@ pub fn weights(
     pool: &Pool,
     check: bool,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<Vec<Weight>> {
-    let wanted = &plan.graph().weights;
-    let tensor = |w: &WeightInfo| source.tensor(&w.name).ok_or_else(|| Error::Internal(format!("{} is gone", w.name)));
-    let sizes = wanted.iter().map(|w| tensor(w).map(|t| t.size)).collect::<Result<Vec<_>>>()?;
-    let (mut done, total) = (0, sizes.iter().sum());
-    let mut weights = vec![];
-    for (info, size) in wanted.iter().zip(sizes) {
-        let tensor = tensor(info)?;
-        weights.push(match info.kind {
+) -> Result<Weights> {
+    let (mut list, mut jobs, mut end) = (vec![], vec![], 0);
+    for info in &plan.graph().weights {
+        let tensor = source.tensor(&info.name).ok_or_else(|| Error::Internal(format!("{} is gone", info.name)))?;
+        list.push(match info.kind {
             WeightKind::Vector => {
                 let values = read_vector(source, tensor)?;
                 if check {
@@ -36,62 +43,103 @@ pub fn weights(
                 }
                 Weight::Vector(values)
             }
-            WeightKind::Matrix => panels(info, tensor, source, pool, check)?,
+            WeightKind::Matrix => {
+                let panel = panel_bytes(info.format, info.k).ok_or_else(|| unsupported(tensor))?;
+                let n = info.rows.div_ceil(LANES);
+                let place = end..end + n * panel;
+                end = place.end.next_multiple_of(ALIGN);
+                let row = tensor.size as usize / info.rows;
+                let at_once = (READ_BYTES / (row * LANES)).max(1);
+                jobs.extend((0..n).step_by(at_once).map(|first| Job {
+                    info,
+                    tensor,
+                    panel,
+                    panels: first..n.min(first + at_once),
+                    place: place.start + first * panel,
+                }));
+                Weight::Panels { format: info.format, rows: info.rows, k: info.k, place }
+            }
         });
-        done += size;
-        progress(done, total);
     }
-    Ok(weights)
+    let panels = Arena::new(end, false);
+    repack(&jobs, &Target { source, pool, check, panels: &panels }, progress)?;
+    Ok(Weights { list, panels })
 }
 
-fn panels(info: &WeightInfo, tensor: &TensorInfo, source: &dyn Source, pool: &Pool, check: bool) -> Result<Weight> {
-    let bytes = panel_bytes(info.format, info.k).ok_or_else(|| unsupported(tensor))?;
-    let n = info.rows.div_ceil(LANES);
-    let data = Arena::new(n * bytes, false);
-    let failure = Mutex::new(None);
-    let job = Job { info, tensor, source, check, panel: bytes, data: &data };
-    pool.run(|worker| {
-        if let Err(e) = job.share(worker, n) {
-            *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+/// Where panels come from and go.
+struct Target<'a> {
+    source: &'a dyn Source,
+    pool: &'a Pool,
+    check: bool,
+    panels: &'a Arena,
+}
+
+/// Runs all jobs, some at a time, on all workers.
+fn repack(jobs: &[Job], target: &Target, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    let total = jobs.iter().map(|job| job.bytes() as u64).sum();
+    let (mut done, mut rest) = (0, jobs);
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = |job: &&Job| {
+            let first = bytes < REPORT_BYTES;
+            bytes += job.bytes();
+            first
+        };
+        let many = rest.iter().take_while(fits).count();
+        let (now, later) = rest.split_at(many);
+        let failure = Mutex::new(None);
+        let one = |piece: Piece| {
+            if let Err(e) = now[piece.index].run(piece, target) {
+                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+            }
+        };
+        target.pool.run(now.len(), one).map_err(Error::Internal)?;
+        if let Some(e) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(e);
         }
-    })
-    .map_err(Error::Internal)?;
-    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(e) => Err(e),
-        None => Ok(Weight::Panels { format: info.format, rows: info.rows, k: info.k, data }),
+        done += now.iter().map(|job| job.bytes() as u64).sum::<u64>();
+        progress(done, total);
+        rest = later;
     }
+    Ok(())
 }
 
-/// One matrix on its way into panels.
+/// Some panels of a matrix on their way from the file.
 struct Job<'a> {
     info: &'a WeightInfo,
     tensor: &'a TensorInfo,
-    source: &'a dyn Source,
-    check: bool,
+    /// Bytes of a panel.
     panel: usize,
-    data: &'a Arena,
+    panels: Range<usize>,
+    /// Where the first of them goes.
+    place: usize,
 }
 
 impl Job<'_> {
-    /// Reads and repacks this worker's panels.
-    fn share(&self, worker: Worker, n: usize) -> Result<()> {
-        let WeightInfo { format, rows, k, .. } = *self.info;
-        let row = self.tensor.size as usize / rows;
-        let at_once = (READ_BYTES / (row * LANES)).max(1);
-        let mut bytes = vec![0; at_once * row * LANES];
-        let mine = worker.share(n);
-        let out = self.data.claim::<u8>(worker, mine.start * self.panel..mine.end * self.panel);
-        for (i, panels) in out.chunks_mut(at_once * self.panel).enumerate() {
-            let first = (mine.start + i * at_once) * LANES;
-            let last = (first + panels.len() / self.panel * LANES).min(rows);
-            let bytes = &mut bytes[..(last - first) * row];
-            self.source.read(self.tensor, (first * row) as u64, bytes)?;
-            if self.check {
-                self.check_rows(bytes, row, first)?;
-            }
-            for (panel, rows) in panels.chunks_exact_mut(self.panel).zip(bytes.chunks(row * LANES)) {
-                kernels::panel::repack(format, k, rows, panel);
-            }
+    fn row(&self) -> usize {
+        self.tensor.size as usize / self.info.rows
+    }
+
+    fn rows(&self) -> Range<usize> {
+        self.panels.start * LANES..(self.panels.end * LANES).min(self.info.rows)
+    }
+
+    /// Bytes of the file.
+    fn bytes(&self) -> usize {
+        self.rows().len() * self.row()
+    }
+
+    /// Reads and repacks.
+    fn run(&self, piece: Piece, target: &Target) -> Result<()> {
+        let (row, first) = (self.row(), self.rows().start);
+        let mut bytes = vec![0; self.bytes()];
+        target.source.read(self.tensor, (first * row) as u64, &mut bytes)?;
+        if target.check {
+            self.check_rows(&bytes, row, first)?;
+        }
+        let out = target.panels.claim::<u8>(piece, self.place..self.place + self.panels.len() * self.panel);
+        for (panel, rows) in out.chunks_exact_mut(self.panel).zip(bytes.chunks(row * LANES)) {
+            kernels::panel::repack(self.info.format, self.info.k, rows, panel);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ mod attend;
 mod load;
 mod walk;
 
-use super::pool::{Arena, Pool};
+use super::pool::{Arena, Pass, Piece, Pool};
 use super::{Backend, Info, KvType, Logits};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
@@ -13,6 +13,7 @@ use crate::plan::{Plan, StepKind};
 use crate::source::Source;
 use gguf::Format;
 use kernels::{Isa, Kernels};
+use std::ops::Range;
 
 /// How to set up the CPU.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +36,8 @@ pub struct CpuOptions {
 
 /// A weight in the layout of the kernels.
 enum Weight {
-    /// Panels of 16 rows.
-    Panels { format: Format, rows: usize, k: usize, data: Arena },
+    /// Panels of 16 rows, and where they lie.
+    Panels { format: Format, rows: usize, k: usize, place: Range<usize> },
     /// Floats.
     Vector(Vec<f32>),
 }
@@ -62,7 +63,10 @@ pub struct CpuBackend {
     plan: Plan,
     kernels: &'static Kernels,
     pool: Pool,
-    weights: Vec<Weight>,
+    weights: load::Weights,
+    stages: Vec<Stage>,
+    /// Pieces of each stage for the batch at hand.
+    pieces: Vec<u16>,
     arena: Arena,
     kv: Arena,
     kv_type: KvType,
@@ -129,18 +133,85 @@ impl CpuBackend {
         let kv_layers = kv_layers(plan.graph(), options);
         let kv_bytes = kv_layers.last().map_or(0, |l| l.end);
         let checked = options.check_workers;
+        let stages = stages(&plan);
         Ok(CpuBackend {
             kernels,
             weights,
+            pieces: Vec::with_capacity(stages.len()),
+            stages,
             arena: Arena::new(plan.arena_bytes(), checked),
             kv: Arena::new(kv_bytes, checked),
             kv_type: options.kv,
             kv_layers,
-            scratch: Arena::new(attend::scratch_bytes(&plan) * pool.workers(), checked),
+            // What a worker needs for a moment; its pieces follow each other.
+            scratch: Arena::new(attend::scratch_bytes(&plan) * pool.workers(), false),
             partials: Arena::new(attend::partial_bytes(&plan, options.ctx), checked),
             pool,
             plan,
         })
+    }
+}
+
+/// What is computed between two moments when all workers must be done.
+#[derive(Clone, Debug)]
+enum Stage {
+    /// A run of the plan's steps.
+    Steps(Range<usize>),
+    /// The second half of an attention whose tiles were shared.
+    Merge(usize),
+}
+
+/// The plan's steps, cut where its barriers are.
+fn stages(plan: &Plan) -> Vec<Stage> {
+    let mut stages = vec![];
+    let mut start = 0;
+    for (i, step) in plan.steps().iter().enumerate() {
+        let ends = plan.steps().get(i + 1).is_none_or(|next| next.barrier);
+        let attends = matches!(step.kind, StepKind::Op(Op::Attention { .. }));
+        if ends || attends {
+            stages.push(Stage::Steps(start..i + 1));
+            start = i + 1;
+        }
+        if attends {
+            stages.push(Stage::Merge(i));
+        }
+    }
+    stages
+}
+
+/// One pass: a batch through the plan.
+struct Step<'a> {
+    backend: &'a CpuBackend,
+    batch: &'a Batch,
+}
+
+impl Pass for Step<'_> {
+    fn run(&self, stage: usize, piece: Piece) {
+        let walk = walk::Walk { backend: self.backend, batch: self.batch, piece };
+        let steps = self.backend.plan.steps();
+        match &self.backend.stages[stage] {
+            Stage::Steps(range) => steps[range.clone()].iter().for_each(|step| walk.step(step)),
+            Stage::Merge(step) => walk.merge(&steps[*step]),
+        }
+    }
+
+    fn stage_done(&self) {
+        let CpuBackend { arena, kv, partials, .. } = self.backend;
+        [arena, kv, partials].into_iter().for_each(Arena::forget_claims);
+    }
+}
+
+impl CpuBackend {
+    /// Pieces of a stage: enough that a worker that is late does not hold up the others for long, each large enough
+    /// to be worth taking.
+    fn cut(&self, stage: &Stage, batch: &Batch) -> u16 {
+        let piece = Piece { index: 0, count: 1, worker: 0 };
+        let (walk, steps) = (walk::Walk { backend: self, batch, piece }, self.plan.steps());
+        let pieces = match stage {
+            Stage::Steps(range) => steps[range.clone()].iter().map(|step| walk.pieces(step)).max().unwrap_or(0),
+            Stage::Merge(step) => walk.merge_pieces(&steps[*step]),
+        };
+        pieces as u16
     }
 }
 
@@ -169,8 +240,12 @@ impl Backend for CpuBackend {
     fn run<'a>(&'a mut self, batch: &'a Batch) -> Logits<'a> {
         let limits = self.plan.limits();
         assert!(batch.tokens().len() <= limits.tokens && batch.outputs().len() <= limits.outputs, "batch too large");
+        let mut pieces = std::mem::take(&mut self.pieces);
+        pieces.clear();
+        pieces.extend(self.stages.iter().map(|stage| self.cut(stage, batch)));
+        let result = self.pool.pass(&pieces, &Step { backend: self, batch }).map_err(Error::Internal);
+        self.pieces = pieces;
         let this = &*self;
-        let result = this.pool.run(|worker| walk::Walk { backend: this, batch, worker }.all()).map_err(Error::Internal);
         Logits::Ready(Some(result.map(|()| {
             let floats = batch.outputs().len() * this.plan.width(this.plan.graph().logits);
             let at = this.plan.value(this.plan.graph().logits).offset;

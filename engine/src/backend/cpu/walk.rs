@@ -1,6 +1,6 @@
-//! One worker's walk through the plan: each step's share of the work, a call of a kernel each.
+//! One piece of a stage of the plan: each step's share of the work, a call of a kernel each.
 
-use super::super::pool::Worker;
+use super::super::pool::Piece;
 use super::attend::Attend;
 use super::{CpuBackend, Weight};
 use crate::batch::Batch;
@@ -13,41 +13,22 @@ use kernels::rowwise::{Norm, Rotation};
 use kernels::simd::LANES;
 use std::ops::Range;
 
-/// A batch on its way through the plan, as one worker sees it.
+/// Panels that stay in one piece of a matmul: as many as a kernel reads side by side.
+const PANELS: usize = 4;
+/// Least bytes of weights (times columns) of a piece of a matmul, where it can be cut at all.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// A batch on its way through the plan, as one piece of a stage sees it.
 #[derive(Clone, Copy)]
 pub struct Walk<'a> {
     pub backend: &'a CpuBackend,
     pub batch: &'a Batch,
-    pub worker: Worker<'a>,
+    pub piece: Piece,
 }
 
 impl<'a> Walk<'a> {
-    /// All steps. Ends early if another worker has panicked.
-    pub fn all(self) {
-        for step in self.backend.plan.steps() {
-            if step.barrier && !self.barrier() {
-                return;
-            }
-            if !self.step(step) {
-                return;
-            }
-        }
-    }
-
-    /// Meets the other workers. False: leave at once.
-    pub(super) fn barrier(self) -> bool {
-        let arenas = [&self.backend.arena, &self.backend.kv, &self.backend.partials, &self.backend.scratch];
-        if !arenas[0].checked() {
-            return self.worker.wait();
-        }
-        let met = self.worker.wait();
-        if met && self.worker.index == 0 {
-            arenas.iter().for_each(|a| a.forget_claims());
-        }
-        met && self.worker.wait()
-    }
-
-    fn step(self, step: &'a Step) -> bool {
+    /// This piece's share of a step.
+    pub fn step(self, step: &'a Step) {
         match step.kind {
             StepKind::RopeTable { rope } => self.rope_table(rope),
             StepKind::Quantize { x } => self.quantize(x),
@@ -56,12 +37,60 @@ impl<'a> Walk<'a> {
                 Op::RmsNorm { .. } => self.rms_norm(op),
                 Op::MatMul { .. } => self.matmul(op),
                 Op::RopeStoreKv { .. } => self.rope_store_kv(op),
-                Op::Attention { q, ref attention, out } => return Attend { walk: self, spec: attention, q, out }.run(),
+                Op::Attention { q, ref attention, out } => Attend { walk: self, spec: attention, q, out }.run(),
                 Op::GatedAct { gate, up, act, out } => self.gated(gate, up, act, out),
                 Op::Gather { x, out } => self.gather(x, out),
             },
         }
-        true
+    }
+
+    /// The merge of an attention whose tiles were shared.
+    pub fn merge(self, step: &'a Step) {
+        if let Some(attend) = self.attention(step) {
+            attend.merge();
+        }
+    }
+
+    fn attention(self, step: &'a Step) -> Option<Attend<'a>> {
+        match step.kind {
+            StepKind::Op(Op::Attention { q, ref attention, out }) => Some(Attend { walk: self, spec: attention, q, out }),
+            _ => None,
+        }
+    }
+
+    /// Into how many pieces the merge of an attention is cut: none where whole units were shared.
+    pub fn merge_pieces(self, step: &'a Step) -> usize {
+        self.attention(step).map_or(0, |attend| attend.pieces(self.workers())[1])
+    }
+
+    fn workers(self) -> usize {
+        self.backend.pool.workers()
+    }
+
+    /// Into how many pieces a step of this batch is cut, at most.
+    pub fn pieces(self, step: &'a Step) -> usize {
+        let by_rows = |n: usize| if n == 1 { 1 } else { n.div_ceil(kernels::acts::TILE).min(2 * self.workers()) };
+        match step.kind {
+            StepKind::RopeTable { .. } => by_rows(self.batch.tokens().len()),
+            StepKind::Quantize { x } => by_rows(self.n_rows(x)),
+            StepKind::Op(op) => match op {
+                Op::Embed { out, .. } | Op::RmsNorm { out, .. } | Op::GatedAct { out, .. } | Op::Gather { out, .. } => {
+                    by_rows(self.n_rows(out))
+                }
+                Op::RopeStoreKv { .. } => self.batch.runs().len().min(2 * self.workers()),
+                Op::Attention { .. } => self.attention(step).map_or(0, |attend| attend.pieces(self.workers())[0]),
+                Op::MatMul { weight, out, .. } => match self.n_rows(out) {
+                    0 => 0,
+                    n => self.matmul_pieces(self.panels(weight), n),
+                },
+            },
+        }
+    }
+
+    fn matmul_pieces(self, weights: Weights, n: usize) -> usize {
+        let workers = self.workers();
+        let rounds = (weights.data.len() * n.min(64) / (workers * PIECE_BYTES)).clamp(1, 4);
+        weights.panels().div_ceil(PANELS).min(workers * rounds)
     }
 
     fn plan(self) -> &'a Plan {
@@ -76,11 +105,11 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// This worker's rows of `n` where a step is cut by tokens: whole tiles of the matmul's columns, so that
+    /// This piece's rows of `n` where a step is cut by tokens: whole tiles of the matmul's columns, so that
     /// quantization cuts as the steps before it do.
     fn my_rows(self, n: usize) -> Range<usize> {
         let tile = if n == 1 { 1 } else { kernels::acts::TILE };
-        let tiles = self.worker.share(n.div_ceil(tile));
+        let tiles = self.piece.share(n.div_ceil(tile));
         (tiles.start * tile).min(n)..(tiles.end * tile).min(n)
     }
 
@@ -92,7 +121,7 @@ impl<'a> Walk<'a> {
 
     fn claim(self, buffer: Buffer, width: usize, rows: Range<usize>) -> &'a mut [f32] {
         let at = |row: usize| buffer.offset + row * width * 4;
-        self.backend.arena.claim(self.worker, at(rows.start)..at(rows.end))
+        self.backend.arena.claim(self.piece, at(rows.start)..at(rows.end))
     }
 
     /// All rows of a value.
@@ -111,20 +140,21 @@ impl<'a> Walk<'a> {
     /// Elements `cols` of one row, for writing.
     pub(super) fn row_part(self, v: ValueId, row: usize, cols: Range<usize>) -> &'a mut [f32] {
         let at = |col: usize| self.plan().value(v).offset + (row * self.plan().width(v) + col) * 4;
-        self.backend.arena.claim(self.worker, at(cols.start)..at(cols.end))
+        self.backend.arena.claim(self.piece, at(cols.start)..at(cols.end))
     }
 
     fn vector(self, w: WeightId) -> &'a [f32] {
-        match &self.backend.weights[w.0 as usize] {
+        match &self.backend.weights.list[w.0 as usize] {
             Weight::Vector(v) => v,
             Weight::Panels { .. } => unreachable!("the builder gives vectors where the graph wants vectors"),
         }
     }
 
     fn panels(self, w: WeightId) -> Weights<'a> {
-        match &self.backend.weights[w.0 as usize] {
-            Weight::Panels { format, rows, k, data } => {
-                Weights { format: *format, rows: *rows, k: *k, data: data.read(0..data.bytes()) }
+        match &self.backend.weights.list[w.0 as usize] {
+            Weight::Panels { format, rows, k, place } => {
+                let data = self.backend.weights.panels.read(place.clone());
+                Weights { format: *format, rows: *rows, k: *k, data }
             }
             Weight::Vector(_) => unreachable!("the builder gives matrices where the graph wants matrices"),
         }
@@ -191,7 +221,7 @@ impl<'a> Walk<'a> {
     fn rope_store_kv(self, op: Op) {
         let Op::RopeStoreKv { q, k, v, rope, attention } = op else { return };
         let runs = self.batch.runs();
-        for run in &runs[self.worker.share(runs.len())] {
+        for run in &runs[self.piece.share(runs.len())] {
             if let Some(rope) = rope {
                 for token in run.tokens.clone() {
                     self.rotate(rope, token, q, attention.d_k);
@@ -215,7 +245,7 @@ impl<'a> Walk<'a> {
         let page = layer.offset + run.page as usize * layer.page();
         for head in 0..attention.n_head_kv {
             let at = page + head * layer.block;
-            let block = self.backend.kv.claim::<u8>(self.worker, at..at + layer.block);
+            let block = self.backend.kv.claim::<u8>(self.piece, at..at + layer.block);
             for (i, token) in run.tokens.clone().enumerate() {
                 let k = &self.rows(k, token..token + 1)[head * attention.d_k..][..attention.d_k];
                 let v = &self.rows(v, token..token + 1)[head * attention.d_v..][..attention.d_v];
@@ -224,7 +254,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Quantizes this worker's rows: a run of column tiles, which lie apart in each chunk along k.
+    /// Quantizes this piece's rows: a run of column tiles, which lie apart in each chunk along k.
     fn quantize(self, x: ValueId) {
         let Some(buffer) = self.plan().acts(x) else { return };
         let layout = Layout::new(self.plan().width(x), self.n_rows(x));
@@ -237,7 +267,7 @@ impl<'a> Walk<'a> {
         for chunk in 0..chunks {
             let units = chunk * layout.tiles() + tiles.start..chunk * layout.tiles() + tiles.end;
             let bytes = layout.range(units.clone());
-            let out = self.backend.arena.claim(self.worker, buffer.offset + bytes.start..buffer.offset + bytes.end);
+            let out = self.backend.arena.claim(self.piece, buffer.offset + bytes.start..buffer.offset + bytes.end);
             (self.backend.kernels.quantize)(self.value(x), layout, units, out);
         }
     }
@@ -262,10 +292,12 @@ impl<'a> Walk<'a> {
             Some(r) => Residual::From(self.value(r)),
         };
         let epilogue = Epilogue { scale: None, bias: bias.map(|b| self.vector(b)), residual };
-        let panels = self.worker.share(weights.panels());
-        let rows = panels.start * LANES..(panels.end * LANES).min(weights.rows);
+        let together = weights.panels().div_ceil(PANELS);
+        let share = self.piece.share(together);
+        let panels = (share.start * PANELS)..(share.end * PANELS).min(weights.panels());
+        let rows = (panels.start * LANES).min(weights.rows)..(panels.end * LANES).min(weights.rows);
         let at = self.plan().value(out).offset;
-        let mut columns = self.backend.arena.columns(self.worker, at, [n, weights.rows], rows);
+        let mut columns = self.backend.arena.columns(self.piece, at, [n, weights.rows], rows);
         (self.backend.kernels.matmul)(&MatMul { weights, acts, epilogue }, panels, &mut columns);
     }
 }

@@ -1,9 +1,9 @@
 //! Attention of one layer: units of a KV head and a few tokens, dealt out among the workers, tile after tile.
 
 use super::super::work::{self, Step, Work};
-use super::{Case, Context, Difference, floats};
+use super::{Case, Context, Difference, Share, floats};
 use engine::KvType;
-use engine::backend::pool::{Lines, Worker};
+use engine::backend::pool::{Lines, Piece};
 use engine::graph::AttentionSpec;
 use engine::kernels::Kernels;
 use engine::kernels::attention::{Block, Cache, MAX_ROWS, Params, Queries, clear, partial_len, scratch_len};
@@ -164,9 +164,9 @@ impl Case for Attention {
         work::attend(&self.spec, Step { tokens: self.tokens, start: self.start, outputs: 0 }, self.kv)
     }
 
-    fn share<'a>(&'a self, worker: Worker<'a>) -> Box<dyn FnMut(usize) + 'a> {
+    fn share<'a>(&'a self, piece: Piece) -> Share<'a> {
         let units = self.units();
-        let mine: Vec<Unit> = worker.deals(units.len()).map(|i| units[i]).collect();
+        let mine: Vec<Unit> = piece.deals(units.len()).map(|i| units[i]).collect();
         let mut memory = self.memory();
         Box::new(move |call| mine.iter().for_each(|&unit| self.unit(&self.block(unit, call), &mut memory)))
     }

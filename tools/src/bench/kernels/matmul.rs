@@ -1,10 +1,10 @@
 //! The kernels that meet weights: matmul, quantization of activations, rows of the embedding.
 
 use super::super::work::{self, Work};
-use super::{Case, Context, Difference, floats};
+use super::{Case, Context, Difference, Share, floats};
 use crate::error::Result;
 use engine::Precision;
-use engine::backend::pool::{Lines, Worker};
+use engine::backend::pool::{Lines, Piece};
 use engine::graph::{Graph, WeightId};
 use engine::kernels::acts::Layout;
 use engine::kernels::matmul::{Acts, Epilogue, MatMul as Product};
@@ -120,8 +120,8 @@ impl Case for MatMul<'_> {
         work::matmul(self.graph, self.weight, self.columns, self.precision)
     }
 
-    fn share<'a>(&'a self, worker: Worker<'a>) -> Box<dyn FnMut(usize) + 'a> {
-        let panels = worker.share(self.matrices.rows.div_ceil(LANES));
+    fn share<'a>(&'a self, piece: Piece) -> Share<'a> {
+        let panels = piece.share(self.matrices.rows.div_ceil(LANES));
         let rows = (panels.end * LANES).min(self.matrices.rows) - (panels.start * LANES).min(self.matrices.rows);
         let mut out = vec![0.0; rows.max(1) * self.columns];
         Box::new(move |call| {
@@ -171,8 +171,8 @@ impl Case for Quantize {
         Work { bytes: self.x.len() as u64 * 4, int8: 0, float: self.x.len() as u64 * 4 }
     }
 
-    fn share<'a>(&'a self, worker: Worker<'a>) -> Box<dyn FnMut(usize) + 'a> {
-        let units = worker.share(self.layout.units());
+    fn share<'a>(&'a self, piece: Piece) -> Share<'a> {
+        let units = piece.share(self.layout.units());
         let mut out = Lines::zeroed(self.layout.range(units.clone()).len());
         let len = self.layout.range(units.clone()).len();
         Box::new(move |_| (self.kernels.quantize)(&self.x, self.layout, units.clone(), &mut out.bytes_mut()[..len]))
@@ -242,8 +242,8 @@ impl Case for Embed {
         Work { bytes: (bytes * self.tokens) as u64, int8: 0, float: 2 * values }
     }
 
-    fn share<'a>(&'a self, worker: Worker<'a>) -> Box<dyn FnMut(usize) + 'a> {
-        let mine = worker.share(self.tokens);
+    fn share<'a>(&'a self, piece: Piece) -> Share<'a> {
+        let mine = piece.share(self.tokens);
         let mut out = vec![0.0; self.matrix.k];
         Box::new(move |call| {
             mine.clone().for_each(|i| (self.kernels.embed)(&self.matrix.get(0), self.row(call, i), &mut out));

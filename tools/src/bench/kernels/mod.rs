@@ -23,7 +23,7 @@ use super::values::Setting;
 use super::work::Work;
 use crate::error::{Error, Result};
 use crate::ui::Ui;
-use engine::backend::pool::{Pool, Worker};
+use engine::backend::pool::{Pass, Piece, Pool};
 use engine::file::ModelFile;
 use engine::graph::{Builder, Graph};
 use engine::kernels::Kernels;
@@ -37,7 +37,7 @@ pub trait Case: Sync {
     /// What one call must read and compute.
     fn work(&self) -> Work;
     /// A worker's share of a call, to be run again and again. The argument counts the calls.
-    fn share<'a>(&'a self, worker: Worker<'a>) -> Box<dyn FnMut(usize) + 'a>;
+    fn share<'a>(&'a self, piece: Piece) -> Share<'a>;
     /// Root mean square of the difference between its result and the same in f64, over that of the latter.
     fn error(&self) -> f64;
 }
@@ -129,26 +129,31 @@ fn time(pool: &Pool, case: &dyn Case) -> Result<Summary> {
     Ok(Summary::of(&samples).expect("there are batches"))
 }
 
-/// The time of some calls, each with a barrier after it.
+/// What a worker's share of a case does in a call.
+type Share<'a> = Box<dyn FnMut(usize) + Send + 'a>;
+
+/// Calls of a case, a stage each.
+struct Calls<'a> {
+    first: usize,
+    shares: Vec<Mutex<Share<'a>>>,
+}
+
+impl Pass for Calls<'_> {
+    fn run(&self, stage: usize, piece: Piece) {
+        (self.shares[piece.index].lock().expect("nobody panics with the lock"))(self.first + stage);
+    }
+}
+
+/// The time of some calls, each waiting for the one before.
 fn batch(pool: &Pool, case: &dyn Case, calls: usize, first: usize) -> Result<Duration> {
-    let taken = Mutex::new(Duration::ZERO);
-    let ran = pool.run(|worker| {
-        let mut share = case.share(worker);
-        if !worker.wait() {
-            return;
-        }
-        let start = Instant::now();
-        for call in first..first + calls {
-            share(call);
-            if !worker.wait() {
-                return;
-            }
-        }
-        let mut taken = taken.lock().expect("nobody panics with the lock");
-        *taken = start.elapsed().max(*taken);
-    });
-    ran.map_err(engine::Error::Internal)?;
-    Ok(taken.into_inner().expect("nobody panics with the lock"))
+    let count = pool.workers();
+    let shares = (0..count).map(|index| Mutex::new(case.share(Piece { index, count, worker: index }))).collect();
+    let pieces = vec![count as u16; calls];
+    // All threads are awake when the time starts.
+    pool.run(count, |_| ()).map_err(engine::Error::Internal)?;
+    let start = Instant::now();
+    pool.pass(&pieces, &Calls { first, shares }).map_err(engine::Error::Internal)?;
+    Ok(start.elapsed())
 }
 
 /// Floats between -1 and 1 of no pattern, the same for a seed.

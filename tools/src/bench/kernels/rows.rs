@@ -2,9 +2,9 @@
 
 use super::super::work::Work;
 use super::report::Phase;
-use super::{Case, Context, Difference, floats};
+use super::{Case, Context, Difference, Share, floats};
 use engine::KvType;
-use engine::backend::pool::{Lines, Worker};
+use engine::backend::pool::{Lines, Piece};
 use engine::graph::{Activation, RopeFreqs};
 use engine::kernels::Kernels;
 use engine::kernels::kv::{self, PAGE};
@@ -40,8 +40,8 @@ impl Case for RmsNorm {
         Work { bytes: 4 * n, int8: 0, float: 4 * n }
     }
 
-    fn share<'a>(&'a self, worker: Worker<'a>) -> Box<dyn FnMut(usize) + 'a> {
-        let mine = worker.share(self.x.len() / self.width);
+    fn share<'a>(&'a self, piece: Piece) -> Share<'a> {
+        let mine = piece.share(self.x.len() / self.width);
         let x = &self.x[mine.start * self.width..mine.end * self.width];
         let mut out = vec![0.0; x.len()];
         Box::new(move |_| (self.kernels.rms_norm)(&self.norm(), x, &mut out))
@@ -105,8 +105,8 @@ impl Case for Rope {
         Work { bytes: 4 * n, int8: 0, float: 3 * n }
     }
 
-    fn share<'a>(&'a self, worker: Worker<'a>) -> Box<dyn FnMut(usize) + 'a> {
-        let mine = worker.share(self.table.len());
+    fn share<'a>(&'a self, piece: Piece) -> Share<'a> {
+        let mine = piece.share(self.table.len());
         let width = self.d_k * self.heads;
         let mut x = self.x[mine.start * width..mine.end * width].to_vec();
         Box::new(move |_| mine.clone().zip(x.chunks_exact_mut(width)).for_each(|(token, x)| self.turn(token, x)))
@@ -165,9 +165,9 @@ impl Case for StoreKv {
         Work { bytes: self.x.len() as u64 * 4, int8: 0, float: 0 }
     }
 
-    fn share<'a>(&'a self, worker: Worker<'a>) -> Box<dyn FnMut(usize) + 'a> {
+    fn share<'a>(&'a self, piece: Piece) -> Share<'a> {
         let block = kv::block_bytes(self.kv, self.d_k, self.d_v);
-        let pages = worker.share(self.tokens.div_ceil(PAGE));
+        let pages = piece.share(self.tokens.div_ceil(PAGE));
         let mut cache = Lines::zeroed(block * self.heads * pages.len());
         Box::new(move |_| {
             for (page, blocks) in pages.clone().zip(cache.bytes_mut().chunks_exact_mut(block * self.heads)) {
@@ -230,8 +230,8 @@ impl Case for Gated {
         Work { bytes: 8 * n, int8: 0, float: 20 * n }
     }
 
-    fn share<'a>(&'a self, worker: Worker<'a>) -> Box<dyn FnMut(usize) + 'a> {
-        let mine = worker.share(self.gate.len() / self.width);
+    fn share<'a>(&'a self, piece: Piece) -> Share<'a> {
+        let mine = piece.share(self.gate.len() / self.width);
         let range = mine.start * self.width..mine.end * self.width;
         let (gate, up) = (&self.gate[range.clone()], &self.up[range]);
         let mut out = vec![0.0; gate.len()];

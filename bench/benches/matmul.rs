@@ -1,0 +1,34 @@
+//! Every format's matmul, on every instruction set, for one column and for many.
+
+use bench::{COLUMNS, Matrix, Product, SHAPES, formats, isas};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use std::time::Duration;
+
+fn matmul(c: &mut Criterion) {
+    for (rows, k) in SHAPES {
+        for (format, precision) in formats().filter(|(format, _)| k.is_multiple_of(format.block_len())) {
+            let matrix = Matrix::random(format, rows, k);
+            for columns in COLUMNS {
+                let mut group = c.benchmark_group(format!("matmul {format} {precision:?} {rows}x{k} x {columns}"));
+                group.warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1)).sample_size(20);
+                for kernels in isas() {
+                    let mut product = Product::new(kernels, &matrix, columns, precision);
+                    let (error, allowed) = (product.error(), product.allowed());
+                    assert!(error < allowed, "{format} on {}: an error of {error} allows no comparison", kernels.isa);
+                    // One column lives from reading, many from arithmetic.
+                    let done = if columns == 1 {
+                        Throughput::Bytes(product.bytes())
+                    } else {
+                        Throughput::Elements(product.ops())
+                    };
+                    group.throughput(done);
+                    group.bench_function(BenchmarkId::from_parameter(kernels.isa), |b| b.iter(|| product.run()));
+                }
+                group.finish();
+            }
+        }
+    }
+}
+
+criterion_group!(benches, matmul);
+criterion_main!(benches);
