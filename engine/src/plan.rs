@@ -22,18 +22,21 @@ pub enum Precision {
     /// 8-bit codes in groups of 32 with f32 scales.
     #[default]
     Q8,
+    /// 15-bit codes in two planes of bytes, groups of 32 with f32 scales: about 128 times closer to f32.
+    Q16,
     /// f32 activations: the reference.
     F32,
 }
 
 impl Precision {
     /// Every precision.
-    pub const ALL: [Precision; 2] = [Precision::Q8, Precision::F32];
+    pub const ALL: [Precision; 3] = [Precision::Q8, Precision::Q16, Precision::F32];
 
     /// The word for it.
     pub fn name(self) -> &'static str {
         match self {
             Precision::Q8 => "q8",
+            Precision::Q16 => "q16",
             Precision::F32 => "f32",
         }
     }
@@ -132,11 +135,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Lays out `graph` for batches up to `limits`. `act_bytes(k, rows)` is the room that the backend's quantized
-    /// activations take.
-    pub fn compile(graph: Graph, limits: Limits, act_bytes: &dyn Fn(usize, usize) -> usize) -> Plan {
+    /// Lays out `graph` for batches up to `limits`. `act_bytes(precision, k, rows)` is the room that the backend's
+    /// quantized activations take.
+    pub fn compile(graph: Graph, limits: Limits, act_bytes: &dyn Fn(Precision, usize, usize) -> usize) -> Plan {
         let kinds = list_steps(&graph, limits.precision);
-        let mut layout = Layout::new(&graph, limits, &kinds, act_bytes);
+        let act_bytes = |k, rows| act_bytes(limits.precision, k, rows);
+        let mut layout = Layout::new(&graph, limits, &kinds, &act_bytes);
         layout.place_all();
         let Layout { values, acts, rope_tables, top, .. } = layout;
         let mut plan = Plan { graph, limits, steps: vec![], values, acts, rope_tables, arena_bytes: top };

@@ -29,12 +29,16 @@ impl<'a> Weights<'a> {
         self.rows.div_ceil(LANES)
     }
 
-    /// The blocks of panel `p`.
+    /// Blocks of a panel.
     #[inline(always)]
-    pub(crate) fn panel<U: Unpack>(&self, p: usize) -> &'a [U::Block] {
-        let blocks = self.k.div_ceil(U::K);
-        let bytes = blocks * size_of::<U::Block>();
-        bytemuck::cast_slice(&self.data[p * bytes..(p + 1) * bytes])
+    pub(crate) fn blocks<U: Unpack>(&self) -> usize {
+        self.k.div_ceil(U::K)
+    }
+
+    /// The blocks of all panels.
+    #[inline(always)]
+    pub(crate) fn all<U: Unpack>(&self) -> &'a [U::Block] {
+        bytemuck::cast_slice(&self.data[..self.panels() * self.blocks::<U>() * size_of::<U::Block>()])
     }
 }
 

@@ -355,7 +355,8 @@ impl Lines {
         let bytes = bytes.max(1).next_multiple_of(64);
         #[cfg(not(target_family = "wasm"))]
         let memory = {
-            let memory = memmap2::MmapMut::map_anon(bytes).unwrap_or_else(|e| panic!("no memory for {bytes} bytes: {e}"));
+            let memory =
+                memmap2::MmapMut::map_anon(bytes).unwrap_or_else(|e| panic!("no memory for {bytes} bytes: {e}"));
             // A hint: where it is not taken, the memory serves as well, only slower.
             #[cfg(target_os = "linux")]
             let _ = memory.advise(memmap2::Advice::HugePage);
@@ -432,13 +433,7 @@ impl Arena {
 
     /// Exclusive access to some rows of every column of a matrix `[n, stride]` that starts at byte `at`: those rows are
     /// this piece's share of the stage.
-    pub(super) fn columns(
-        &self,
-        piece: Piece,
-        at: usize,
-        [n, stride]: [usize; 2],
-        rows: Range<usize>,
-    ) -> Columns<'_> {
+    pub(super) fn columns(&self, piece: Piece, at: usize, [n, stride]: [usize; 2], rows: Range<usize>) -> Columns<'_> {
         assert!(rows.start <= rows.end && rows.end <= stride, "rows {rows:?} of {stride}");
         assert!(at.is_multiple_of(4) && at + n * stride * 4 <= self.bytes, "arena claim out of bounds");
         if self.checked() {

@@ -7,8 +7,8 @@
 use super::{Acts, MatMul, store, store_all};
 use crate::Columns;
 use crate::simd::{LANES, Simd};
+use crate::unpack::ahead::{prefetch, soon};
 use crate::unpack::expand::{Lanes, ToValues, Values, values};
-use crate::unpack::flight::{Flight, prefetch};
 use crate::unpack::{GROUP, Shape, Unpack, each_step};
 use std::ops::Range;
 
@@ -24,13 +24,7 @@ pub fn dense<S: Simd, U: Unpack>(s: S, args: &MatMul<'_>, panels: Range<usize>, 
     }
     s.vectorize(
         #[inline(always)]
-        |s| {
-            if const { S::REGISTERS >= 32 } {
-                one::<S, U, 4>(s, args, panels, out);
-            } else {
-                one::<S, U, 2>(s, args, panels, out);
-            }
-        },
+        |s| one::<S, U>(s, args, panels, out),
     );
 }
 
@@ -52,13 +46,12 @@ struct Unpacked<S> {
     mins: bool,
 }
 
-/// One column, `P` panels in flight, weights without scales or minimums.
+/// One column, weights without scales or minimums.
 #[inline(always)]
-fn one<S: Simd, U: Unpack, const P: usize>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
-    let x = activations(args);
-    for panel in panels.clone().step_by(P) {
-        let flight = Flight::<U, P>::new(&args.weights, panel, panels.end);
-        let mut sums = [s.splat(0.0); P];
+fn one<S: Simd, U: Unpack>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
+    let (x, all, len) = (activations(args), args.weights.all::<U>(), args.weights.blocks::<U>());
+    for panel in panels.clone() {
+        let mut sum = s.splat(0.0);
         for (g, x) in x.chunks(GROUP).enumerate() {
             let mut padded = [0.0; GROUP];
             let x = match x.first_chunk() {
@@ -68,26 +61,18 @@ fn one<S: Simd, U: Unpack, const P: usize>(s: S, args: &MatMul<'_>, panels: Rang
                     &padded
                 }
             };
-            let (w, soon) = flight.at(g);
-            for soon in soon {
-                prefetch::<S, U>(s, soon, 0);
-            }
-            let mut parts = [s.splat(0.0); P];
+            let at = panel * len + g;
+            prefetch::<S, U>(s, soon::<U>(all, at), 0);
+            let mut part = s.splat(0.0);
             each_step!(STEP, {
-                for p in 0..P {
-                    let values = U::values(s, w[p], 0, STEP);
-                    for i in 0..4 {
-                        parts[p] = s.fma(values[i], s.splat(x[4 * STEP + i]), parts[p]);
-                    }
+                let values = U::values(s, &all[at], 0, STEP);
+                for i in 0..4 {
+                    part = s.fma(values[i], s.splat(x[4 * STEP + i]), part);
                 }
             });
-            for p in 0..P {
-                sums[p] = s.add(parts[p], sums[p]);
-            }
+            sum = s.add(part, sum);
         }
-        for (p, panel) in (panel..panels.end.min(panel + P)).enumerate() {
-            store(s, sums[p], args, panel, 0, out.panel(0, panel - panels.start));
-        }
+        store(s, sum, args, panel, 0, out.panel(0, panel - panels.start));
     }
 }
 
@@ -213,6 +198,6 @@ fn sum_on(from: f32, x: &[f32]) -> f32 {
 fn activations<'a>(args: &MatMul<'a>) -> &'a [f32] {
     match args.acts {
         Acts::F32(x) => x,
-        Acts::Q8(_) => unreachable!("activations in f32"),
+        _ => unreachable!("activations in f32"),
     }
 }

@@ -3,13 +3,13 @@
 //!
 //! Each output is one lane of one accumulator. Its sum runs over k in ascending sub-groups (32 values, or 16 where a
 //! format scales by 16), whatever the tile it is computed in, so its bits depend on its own row and column alone:
-//! - [`q8`], codes times codes: the integer dot of a sub-group is exact, then `acc = fma(dot, scale * xscale, acc)`,
+//! - [`q8`], codes times codes: the integer dot of a sub-group is exact (of both planes where activations have two), then `acc = fma(dot, scale * xscale, acc)`,
 //!   and for a format with minimums `acc = fnma(min, xscale * xsum, acc)`.
 //! - [`f32`], any format times f32: `t = fma(code - zero, x, t)` within the sub-group from 0, then
 //!   `acc = fma(scale, t, acc)`, and `acc = fnma(min, xsum, acc)` with the sum of x in the same order.
 //!
 //! A tile is some panels times some columns that stay in registers: several columns for each load of weights when
-//! there are many, several panels in flight when there is one. Sums that wait for the next chunk of k lie in memory as
+//! there are many. Sums that wait for the next chunk of k lie in memory as
 //! f32, which changes no bit.
 
 pub mod f32;
@@ -34,6 +34,8 @@ pub enum Acts<'a> {
     F32(&'a [f32]),
     /// The units of [`crate::acts::quantize`], all of them.
     Q8(&'a [u8]),
+    /// The units of both planes.
+    Q16(&'a [u8]),
 }
 
 /// What happens to a sum before it is stored: `residual + (scale * sum + bias)`, each step only where it is asked
@@ -94,10 +96,12 @@ pub fn matmul<S: Token>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut
             assert_eq!(x.len(), k * out.len(), "values of the activations");
             (row.f32)(s.float(), args, panels, out);
         }
-        Acts::Q8(units) => {
-            assert_eq!(units.len(), Layout::new(k, out.len()).bytes(), "bytes of the activations");
+        Acts::Q8(units) | Acts::Q16(units) => {
+            let layout = Layout::new(k, out.len());
+            let layout = if matches!(args.acts, Acts::Q16(_)) { layout.in_two_planes() } else { layout };
+            assert_eq!(units.len(), layout.bytes(), "bytes of the activations");
             let run = row.q8.expect("a format with integer codes");
-            run(s, args, panels, out);
+            run(s, args, (units, layout), panels, out);
         }
     }
 }

@@ -1,15 +1,18 @@
 //! Integer codes times quantized activations.
 //!
-//! A few columns ([`few`]): decode. The format's blocks are unpacked in registers, several panels in flight. Many columns
+//! A few columns ([`few`]): decode. The format's blocks are unpacked in registers. Many columns
 //! ([`many`]): a chunk of some panels is unpacked to memory once, then tile after tile of columns passes over it
 //! ([`add_tile`]), in loops that know only the [`Shape`] of the format.
+//!
+//! Where activations have two planes, `PLANES` is 2: a tile of `T` columns of bytes is one of `T / 2` columns of values,
+//! whose two dots become one integer, `128 * high + low`, before anything is rounded.
 
-use super::{Acts, CHUNK, MatMul, store, store_all};
+use super::{CHUNK, MatMul, store, store_all};
 use crate::Columns;
-use crate::acts::{self, Group, Layout, TILE, Units};
+use crate::acts::{self, Group, LOW_BITS, Layout, TILE, Units};
 use crate::simd::{LANES, Simd, small_steps};
+use crate::unpack::ahead::{prefetch, soon};
 use crate::unpack::expand::{self, Bytes, Lanes, ToBytes, panels_at_a_time};
-use crate::unpack::flight::{Flight, prefetch};
 use crate::unpack::{Coded, GROUP, Shape, each_step};
 use std::ops::Range;
 
@@ -23,115 +26,118 @@ const MAX_TILES: usize = 24;
 const MAX_PANELS: usize = 3;
 
 /// The matmul of a format.
-pub fn run<S: Simd, U: Coded>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
-    let Acts::Q8(bytes) = args.acts else {
-        unreachable!("quantized activations");
-    };
-    let layout = Layout::new(args.weights.k, out.len());
+pub fn run<S: Simd, U: Coded>(
+    s: S,
+    args: &MatMul<'_>,
+    (bytes, layout): (&[u8], Layout),
+    panels: Range<usize>,
+    out: &mut Columns<'_>,
+) {
     if layout.tiles() > FEW_TILES {
-        return many::<S, U::Shape>(s, args, expand::bytes::<S, U>, panels, out);
+        let units = Units::new(bytes, layout);
+        return match layout.planes {
+            1 => many::<S, U::Shape, 1>(s, args, (expand::bytes::<S, U>, units), panels, out),
+            _ => many::<S, U::Shape, 2>(s, args, (expand::bytes::<S, U>, units), panels, out),
+        };
     }
-    // Constant conditions keep the tiles of other register files from being compiled.
     s.vectorize(
         #[inline(always)]
-        |s| match layout.tile() {
-            1 if const { S::REGISTERS >= 32 } => few::<S, U, 4, 1>(s, args, Units::new(bytes, layout), panels, out),
-            1 => few::<S, U, 2, 1>(s, args, Units::new(bytes, layout), panels, out),
-            _ if const { S::REGISTERS >= 32 } => few::<S, U, 2, TILE>(s, args, Units::new(bytes, layout), panels, out),
-            _ => few::<S, U, 1, TILE>(s, args, Units::new(bytes, layout), panels, out),
+        |s| match (layout.tile(), layout.planes) {
+            (1, _) => few::<S, U, 1, 1>(s, args, Units::new(bytes, layout), panels, out),
+            (2, _) => few::<S, U, 2, 2>(s, args, Units::new(bytes, layout), panels, out),
+            (_, 1) => few::<S, U, TILE, 1>(s, args, Units::new(bytes, layout), panels, out),
+            _ => few::<S, U, TILE, 2>(s, args, Units::new(bytes, layout), panels, out),
         },
     );
 }
 
-/// A few columns, in tiles of `T`: `P` panels in flight.
+/// One tile of columns.
 #[inline(always)]
-fn few<S: Simd, U: Coded, const P: usize, const T: usize>(
+fn few<S: Simd, U: Coded, const T: usize, const PLANES: usize>(
     s: S,
     args: &MatMul<'_>,
     units: Units<'_, T>,
     panels: Range<usize>,
     out: &mut Columns<'_>,
 ) {
-    let per_chunk = CHUNK * GROUP / U::K;
-    for panel in panels.clone().step_by(P) {
-        let flight = Flight::<U, P>::new(&args.weights, panel, panels.end);
-        for tile in 0..units.tiles() {
-            let mut sums = [[s.splat(0.0); T]; P];
-            for chunk in 0..units.chunks() {
-                for (b, x) in units.get(chunk, tile).chunks_exact(U::K / GROUP).enumerate() {
-                    let (w, soon) = flight.at(chunk * per_chunk + b);
-                    for (g, x) in x.iter().enumerate() {
-                        for soon in soon {
-                            prefetch::<S, U>(s, soon, g);
-                        }
-                        add_group::<S, U, P, T>(s, w, g, x, &mut sums);
-                    }
+    let (all, len) = (args.weights.all::<U>(), args.weights.blocks::<U>());
+    for panel in panels.clone() {
+        let mut sums = [s.splat(0.0); T];
+        let mut at = panel * len;
+        for chunk in 0..units.chunks() {
+            for x in units.get(chunk, 0).chunks_exact(U::K / GROUP) {
+                let (w, soon) = (&all[at], soon::<U>(all, at));
+                for (g, x) in x.iter().enumerate() {
+                    prefetch::<S, U>(s, soon, g);
+                    add_group::<S, U, T, PLANES>(s, w, g, x, &mut sums);
                 }
+                at += 1;
             }
-            for (p, panel) in (panel..panels.end.min(panel + P)).enumerate() {
-                for (c, column) in (tile * T..out.len().min((tile + 1) * T)).enumerate() {
-                    store(s, sums[p][c], args, panel, column, out.panel(column, panel - panels.start));
-                }
-            }
+        }
+        for column in 0..out.len() {
+            store(s, sums[column], args, panel, column, out.panel(column, panel - panels.start));
         }
     }
 }
 
-/// Adds group `g` of `P` panels, times a tile of columns, to the sums.
+/// Adds group `g` of a panel, times a tile of columns, to the sums.
 #[inline(always)]
-fn add_group<S: Simd, U: Coded, const P: usize, const T: usize>(
+fn add_group<S: Simd, U: Coded, const T: usize, const PLANES: usize>(
     s: S,
-    w: [&U::Block; P],
+    w: &U::Block,
     g: usize,
     x: &Group<T>,
-    sums: &mut [[S::F32; T]; P],
+    sums: &mut [S::F32; T],
 ) {
     let sub = U::Shape::SUB;
-    let mut dots = [[s.dot_start(s.splat_i32(0)); T]; P];
+    let mut dots = [s.dot_start(s.splat_i32(0)); T];
     each_step!(STEP, {
         if 4 * STEP % sub == 0 {
-            dots = [start::<S, U::Shape, T>(s, x, 4 * STEP / sub); P];
+            dots = start::<S, U::Shape, T>(s, x, 4 * STEP / sub);
         }
-        for p in 0..P {
-            let codes = U::codes(s, w[p], g, STEP);
-            for c in 0..T {
-                dots[p][c] = dot::<S, U::Shape>(s, dots[p][c], codes, x[STEP][c]);
-                if (STEP + 1).is_multiple_of(until_carry::<U::Shape>()) {
-                    dots[p][c] = s.dot_carry(dots[p][c]);
-                }
+        let codes = U::codes(s, w, g, STEP);
+        for c in 0..T {
+            dots[c] = dot::<S, U::Shape>(s, dots[c], codes, x[STEP][c]);
+            if (STEP + 1).is_multiple_of(until_carry::<U::Shape>()) {
+                dots[c] = s.dot_carry(dots[c]);
             }
         }
         if 4 * (STEP + 1) % sub == 0 {
             let half = 4 * STEP / sub;
-            for p in 0..P {
-                let at = g * (GROUP / sub) + half;
-                let (scale, min) = (U::scale(s, w[p], at), U::min(s, w[p], at));
-                finish::<S, U::Shape, T>(s, &dots[p], [scale, min], (x, half), &mut sums[p]);
-            }
+            let at = g * (GROUP / sub) + half;
+            let (scale, min) = (U::scale(s, w, at), U::min(s, w, at));
+            finish::<S, U::Shape, T, PLANES>(s, &dots, [scale, min], (x, half), sums);
         }
     });
 }
 
 /// Many columns. A function of its own, so that it is compiled once for all formats of a shape.
 #[inline(never)]
-fn many<S: Simd, F: Shape>(s: S, args: &MatMul<'_>, to_bytes: ToBytes<S>, panels: Range<usize>, out: &mut Columns<'_>) {
-    let Acts::Q8(bytes) = args.acts else {
-        unreachable!("quantized activations");
-    };
-    let units = Units::new(bytes, Layout::new(args.weights.k, out.len()));
+fn many<S: Simd, F: Shape, const PLANES: usize>(
+    s: S,
+    args: &MatMul<'_>,
+    (to_bytes, units): (ToBytes<S>, Units<'_, TILE>),
+    panels: Range<usize>,
+    out: &mut Columns<'_>,
+) {
     let sweep = Sweep { args, to_bytes, units, panels: panels.clone() };
     let resident = (RESIDENT / units.tile_bytes()).clamp(MAX_TILES / 2, MAX_TILES);
     let mut scratch =
         Scratch { weights: [[Bytes::ZERO; CHUNK]; MAX_PANELS], sums: [[0.0; LANES]; MAX_TILES * TILE * MAX_PANELS] };
-    let tiles = out.len().div_ceil(TILE);
+    let tiles = units.tiles();
     for first in (0..tiles).step_by(resident) {
         let tiles = first..tiles.min(first + resident);
         let mut panel = panels.start;
         while panel < panels.end {
-            panel += match panels.end - panel {
-                3.. if const { panels_at_a_time::<S>() == 3 } => sweep.run::<F, 3>(s, &mut scratch, panel, tiles.clone(), out),
-                2 if const { panels_at_a_time::<S>() == 3 } => sweep.run::<F, 2>(s, &mut scratch, panel, tiles.clone(), out),
-                _ => sweep.run::<F, 1>(s, &mut scratch, panel, tiles.clone(), out),
+            let (tiles, left) = (tiles.clone(), panels.end - panel);
+            panel += match left {
+                3.. if const { panels_at_a_time::<S>() == 3 } => {
+                    sweep.run::<F, 3, PLANES>(s, &mut scratch, panel, tiles, out)
+                }
+                2 if const { panels_at_a_time::<S>() == 3 } => {
+                    sweep.run::<F, 2, PLANES>(s, &mut scratch, panel, tiles, out)
+                }
+                _ => sweep.run::<F, 1, PLANES>(s, &mut scratch, panel, tiles, out),
             }
         }
     }
@@ -153,7 +159,7 @@ struct Sweep<'a, S> {
 
 impl<S: Simd> Sweep<'_, S> {
     /// `P` panels from `panel` on, a range of tiles. Returns `P`.
-    fn run<F: Shape, const P: usize>(
+    fn run<F: Shape, const P: usize, const PLANES: usize>(
         &self,
         s: S,
         scratch: &mut Scratch,
@@ -162,35 +168,35 @@ impl<S: Simd> Sweep<'_, S> {
         out: &mut Columns<'_>,
     ) -> usize {
         let weights: &mut [_; P] = scratch.weights.first_chunk_mut().expect("at most the most panels");
-        let sums: &mut [[Lanes; P]] = &mut scratch.sums.as_chunks_mut().0[..tiles.len() * TILE];
+        let sums: &mut [[Lanes; P]] = &mut scratch.sums.as_chunks_mut().0[..tiles.len() * TILE / PLANES];
         sums.fill([[0.0; LANES]; P]);
         for chunk in 0..self.units.chunks() {
             for (p, weights) in weights.iter_mut().enumerate() {
                 (self.to_bytes)(s, &self.args.weights, panel + p, chunk, weights);
             }
-            for (tile, sums) in tiles.clone().zip(sums.as_chunks_mut().0) {
-                add_tile::<S, F, P>(s, weights, self.units.get(chunk, tile), sums);
+            for (tile, sums) in tiles.clone().zip(sums.chunks_exact_mut(TILE / PLANES)) {
+                add_tile::<S, F, P, PLANES>(s, weights, self.units.get(chunk, tile), sums);
             }
         }
-        store_all(s, sums, self.args, self.panels.clone(), (panel, tiles.start * TILE), out);
+        store_all(s, sums, self.args, self.panels.clone(), (panel, tiles.start * TILE / PLANES), out);
         P
     }
 }
 
 /// Adds a chunk of `P` panels, times a tile of columns, to their sums.
 #[inline(never)]
-fn add_tile<S: Simd, F: Shape, const P: usize>(
+fn add_tile<S: Simd, F: Shape, const P: usize, const PLANES: usize>(
     s: S,
     w: &[[Bytes; CHUNK]; P],
     x: &[Group<TILE>],
-    sums: &mut [[Lanes; P]; TILE],
+    sums: &mut [[Lanes; P]],
 ) {
     s.vectorize(
         #[inline(always)]
         |s| {
             let mut acc = [[s.splat(0.0); TILE]; P];
             for p in 0..P {
-                for c in 0..TILE {
+                for c in 0..TILE / PLANES {
                     acc[p][c] = s.load(&sums[c][p]);
                 }
             }
@@ -200,11 +206,11 @@ fn add_tile<S: Simd, F: Shape, const P: usize>(
                     of_group[p] = &w[p][g];
                 }
                 for half in 0..GROUP / F::SUB {
-                    add_sub::<S, F, P>(s, of_group, x, half, &mut acc);
+                    add_sub::<S, F, P, PLANES>(s, of_group, x, half, &mut acc);
                 }
             }
             for p in 0..P {
-                for c in 0..TILE {
+                for c in 0..TILE / PLANES {
                     s.store(acc[p][c], &mut sums[c][p]);
                 }
             }
@@ -214,7 +220,7 @@ fn add_tile<S: Simd, F: Shape, const P: usize>(
 
 /// Adds one sub-group to the sums of a tile.
 #[inline(always)]
-fn add_sub<S: Simd, F: Shape, const P: usize>(
+fn add_sub<S: Simd, F: Shape, const P: usize, const PLANES: usize>(
     s: S,
     w: [&Bytes; P],
     x: &Group<TILE>,
@@ -242,7 +248,7 @@ fn add_sub<S: Simd, F: Shape, const P: usize>(
     }
     for p in 0..P {
         let (scale, min) = (s.load(&w[p].scales[half]), s.load(&w[p].mins[half]));
-        finish::<S, F, TILE>(s, &dots[p], [scale, min], (x, half), &mut acc[p]);
+        finish::<S, F, TILE, PLANES>(s, &dots[p], [scale, min], (x, half), &mut acc[p]);
     }
 }
 
@@ -281,21 +287,26 @@ const fn until_carry<F: Shape>() -> usize {
 
 /// Adds the dots of a half group, scaled, to the sums, and takes the minimums off.
 #[inline(always)]
-fn finish<S: Simd, F: Shape, const T: usize>(
+fn finish<S: Simd, F: Shape, const T: usize, const PLANES: usize>(
     s: S,
     dots: &[S::Dot; T],
     [scale, min]: [S::F32; 2],
     (x, half): (&Group<T>, usize),
     sums: &mut [S::F32; T],
 ) {
-    for c in 0..T {
-        let xscale = s.splat(from_bits(x[acts::SCALE][c]));
-        sums[c] = s.fma(s.to_f32(s.dot_end(dots[c])), s.mul(scale, xscale), sums[c]);
+    for c in 0..T / PLANES {
+        let xscale = s.splat(from_bits(x[acts::SCALE][c * PLANES]));
+        let mut dot = s.dot_end(dots[c * PLANES]);
+        if PLANES == 2 {
+            // At most 2^27: 32 products of 128 and 127, times 128.
+            dot = s.add_i32(s.shl_i32::<LOW_BITS>(dot), s.dot_end(dots[c * PLANES + 1]));
+        }
+        sums[c] = s.fma(s.to_f32(dot), s.mul(scale, xscale), sums[c]);
     }
     if F::MINS {
         let field = if F::SUB == GROUP { acts::SCALED_SUM } else { acts::SCALED_HALF_SUMS + half };
-        for c in 0..T {
-            sums[c] = s.fnma(min, s.splat(from_bits(x[field][c])), sums[c]);
+        for c in 0..T / PLANES {
+            sums[c] = s.fnma(min, s.splat(from_bits(x[field][c * PLANES])), sums[c]);
         }
     }
 }

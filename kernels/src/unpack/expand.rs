@@ -1,7 +1,7 @@
 //! Panel blocks unpacked to memory: codes to whole bytes or to floats, scales to f32. What is unpacked once is used
 //! for many columns, by loops that know no format.
 
-use super::flight::{ahead, prefetch};
+use super::ahead::{prefetch, soon};
 use super::{Coded, GROUP, Line, STEPS, Shape, Unpack, each_step};
 use crate::matmul::CHUNK;
 use crate::panel::Weights;
@@ -83,14 +83,12 @@ pub type ToValues<S> = fn(S, weights: &Weights<'_>, panel: usize, g: usize, out:
 /// The [`ToValues`] of a format. A function of its own, so that it is compiled once an ISA.
 #[inline(never)]
 pub fn values<S: Simd, U: Unpack>(s: S, weights: &Weights<'_>, panel: usize, g: usize, out: &mut Values) {
-    let blocks = weights.panel::<U>(panel);
-    let (b, g) = (g * GROUP / U::K, g % (U::K / GROUP));
+    let blocks = weights.all::<U>();
+    let (b, g) = (panel * weights.blocks::<U>() + g * GROUP / U::K, g % (U::K / GROUP));
     s.vectorize(
         #[inline(always)]
         |s| {
-            if let Some(soon) = blocks.get(b + ahead::<U>()) {
-                prefetch::<S, U>(s, soon, g);
-            }
+            prefetch::<S, U>(s, soon::<U>(blocks, b), g);
             out.fill::<S, U>(s, &blocks[b], g);
         },
     );
@@ -108,9 +106,10 @@ pub type ToBytes<S> = fn(S, weights: &Weights<'_>, panel: usize, chunk: usize, o
 #[inline(never)]
 pub fn bytes<S: Simd, U: Coded>(s: S, weights: &Weights<'_>, panel: usize, chunk: usize, out: &mut [Bytes; CHUNK]) {
     let (per_chunk, per_block) = (CHUNK * GROUP / U::K, U::K / GROUP);
-    let blocks = &weights.panel::<U>(panel)[chunk * per_chunk..];
+    let (all, len) = (weights.all::<U>(), weights.blocks::<U>());
+    let blocks = &all[panel * len..][chunk * per_chunk..len];
     // After the last chunk the first one of the panel that is read next.
-    let next = weights.panel::<U>((panel + panels_at_a_time::<S>()).min(weights.panels() - 1));
+    let next = &all[(panel + panels_at_a_time::<S>()).min(weights.panels() - 1) * len..][..len];
     s.vectorize(
         #[inline(always)]
         |s| {

@@ -8,13 +8,14 @@
 //! than a byte share lines ([`codes`]); bits above the fourth or second lie in lines of their own. Scales lie lane
 //! by lane. So a block is about as long as the sixteen rows in the file.
 
+pub mod ahead;
 pub mod expand;
-pub mod flight;
 pub mod float;
 pub mod kquant;
 pub mod legacy;
 
 use crate::Columns;
+use crate::acts::Layout;
 use crate::isa::Token;
 use crate::matmul::{self, MatMul};
 use crate::simd::{LANES, Simd};
@@ -99,6 +100,9 @@ pub(crate) use each_step;
 /// A matmul over a range of panels.
 pub type Run<S> = fn(S, &MatMul<'_>, Range<usize>, &mut Columns<'_>);
 
+/// A matmul over a range of panels with quantized activations: their bytes and layout.
+pub type RunCodes<S> = fn(S, &MatMul<'_>, (&[u8], Layout), Range<usize>, &mut Columns<'_>);
+
 /// What the crate does with a format on one ISA.
 pub struct Row<S: Token> {
     /// The format.
@@ -110,7 +114,7 @@ pub struct Row<S: Token> {
     /// Writes one row of a block, see [`Unpack::pack`].
     pub pack: fn(file: &[u8], lane: usize, block: &mut [u8]),
     /// The matmul over quantized activations, where there are codes.
-    pub q8: Option<Run<S>>,
+    pub q8: Option<RunCodes<S>>,
     /// The matmul over activations in f32.
     pub f32: Run<S::Float>,
     /// Unpacks a group to f32.

@@ -34,9 +34,12 @@ fn same_bits_everywhere() {
 fn many_columns() {
     // More than the sums that a kernel keeps at a time.
     let mut random = Random::new(2);
-    for (format, precision) in
-        [(Format::Q4K, Precision::Q8), (Format::Q8_0, Precision::Q8), (Format::F16, Precision::F32)]
-    {
+    for (format, precision) in [
+        (Format::Q4K, Precision::Q8),
+        (Format::Q8_0, Precision::Q8),
+        (Format::Q6K, Precision::Q16),
+        (Format::F16, Precision::F32),
+    ] {
         let matrix = Matrix::random(format, 20, 512, &mut random);
         let x = random.floats(203 * 512);
         for kernels in isas().skip(1) {

@@ -131,13 +131,15 @@ impl Matrix {
 enum Precision {
     F32,
     Q8,
+    Q16,
 }
 
 /// Every format with every precision it takes.
 fn cases() -> impl Iterator<Item = (Format, Precision)> {
     panel::formats().flat_map(|format| {
-        let q8 = panel::is_coded(format).then_some((format, Precision::Q8));
-        [(format, Precision::F32)].into_iter().chain(q8)
+        let codes = [(format, Precision::Q8), (format, Precision::Q16)];
+        let codes = codes.into_iter().filter(|(format, _)| panel::is_coded(*format));
+        codes.chain([(format, Precision::F32)])
     })
 }
 
@@ -154,8 +156,16 @@ fn isas() -> impl Iterator<Item = &'static Kernels> {
     Isa::available().map(|isa| Kernels::for_isa(isa).expect("an available instruction set"))
 }
 
-fn quantized(kernels: &Kernels, x: &[f32], k: usize) -> Buffer {
-    let layout = Layout::new(k, x.len() / k);
+/// How the activations lie, where they are quantized.
+fn layout(precision: Precision, k: usize, n: usize) -> Option<Layout> {
+    match precision {
+        Precision::F32 => None,
+        Precision::Q8 => Some(Layout::new(k, n)),
+        Precision::Q16 => Some(Layout::new(k, n).in_two_planes()),
+    }
+}
+
+fn quantized(kernels: &Kernels, x: &[f32], layout: Layout) -> Buffer {
     let mut units = Buffer::new(layout.bytes());
     (kernels.quantize)(x, layout, 0..layout.units(), units.bytes_mut());
     units
@@ -187,8 +197,12 @@ fn product_with(
         let start = &start.expect("checked")[column * rows..][..rows];
         out[column * stride + before..][..rows].copy_from_slice(start);
     }
-    let units = quantized_if(precision, kernels, x, matrix.k);
-    let acts = units.as_ref().map_or(Acts::F32(x), |units| Acts::Q8(units.bytes()));
+    let units = layout(precision, matrix.k, n).map(|layout| quantized(kernels, x, layout));
+    let acts = match (&units, precision) {
+        (Some(units), Precision::Q8) => Acts::Q8(units.bytes()),
+        (Some(units), _) => Acts::Q16(units.bytes()),
+        (None, _) => Acts::F32(x),
+    };
     let args = MatMul { weights: matrix.weights(), acts, epilogue };
     let ends = cuts.iter().copied().chain([rows.div_ceil(16)]);
     for (first, end) in [0].into_iter().chain(cuts.iter().copied()).zip(ends) {
@@ -206,10 +220,6 @@ fn product_with(
         }
     }
     values
-}
-
-fn quantized_if(precision: Precision, kernels: &Kernels, x: &[f32], k: usize) -> Option<Buffer> {
-    (precision == Precision::Q8).then(|| quantized(kernels, x, k))
 }
 
 /// Bits, every NaN the same.

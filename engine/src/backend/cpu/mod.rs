@@ -9,9 +9,11 @@ use super::{Backend, Info, KvType, Logits};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op, WeightKind};
-use crate::plan::{Plan, StepKind};
+use crate::plan::{Plan, Precision, StepKind};
 use crate::source::Source;
 use gguf::Format;
+use kernels::acts::Layout;
+use kernels::matmul::Acts;
 use kernels::{Isa, Kernels};
 use std::ops::Range;
 
@@ -95,8 +97,8 @@ impl CpuBackend {
     }
 
     /// Bytes of `rows` rows of `k` quantized activations.
-    pub fn act_bytes(k: usize, rows: usize) -> usize {
-        kernels::acts::Layout::new(k, rows).bytes()
+    pub fn act_bytes(precision: Precision, k: usize, rows: usize) -> usize {
+        layout(precision, k, rows).bytes()
     }
 
     /// Bytes of all weights in panels.
@@ -212,6 +214,19 @@ impl CpuBackend {
             Stage::Merge(step) => walk.merge_pieces(&steps[*step]),
         };
         pieces as u16
+    }
+}
+
+/// Quantized activations of a precision, for a matmul.
+pub fn acts(precision: Precision, units: &[u8]) -> Acts<'_> {
+    if precision == Precision::Q16 { Acts::Q16(units) } else { Acts::Q8(units) }
+}
+
+/// How `rows` rows of `k` quantized activations lie.
+pub fn layout(precision: Precision, k: usize, rows: usize) -> Layout {
+    match precision {
+        Precision::Q16 => Layout::new(k, rows).in_two_planes(),
+        Precision::Q8 | Precision::F32 => Layout::new(k, rows),
     }
 }
 

@@ -2,11 +2,10 @@
 
 use super::super::pool::Piece;
 use super::attend::Attend;
-use super::{CpuBackend, Weight};
+use super::{CpuBackend, Weight, acts, layout};
 use crate::batch::Batch;
 use crate::graph::{Activation, AttentionSpec, Op, Rows, ValueId, WeightId};
 use crate::plan::{Buffer, Plan, Step, StepKind, integer_product};
-use kernels::acts::Layout;
 use kernels::matmul::{Acts, Epilogue, MatMul, Residual};
 use kernels::panel::Weights;
 use kernels::rowwise::{Norm, Rotation};
@@ -53,7 +52,9 @@ impl<'a> Walk<'a> {
 
     fn attention(self, step: &'a Step) -> Option<Attend<'a>> {
         match step.kind {
-            StepKind::Op(Op::Attention { q, ref attention, out }) => Some(Attend { walk: self, spec: attention, q, out }),
+            StepKind::Op(Op::Attention { q, ref attention, out }) => {
+                Some(Attend { walk: self, spec: attention, q, out })
+            }
             _ => None,
         }
     }
@@ -257,12 +258,12 @@ impl<'a> Walk<'a> {
     /// Quantizes this piece's rows: a run of column tiles, which lie apart in each chunk along k.
     fn quantize(self, x: ValueId) {
         let Some(buffer) = self.plan().acts(x) else { return };
-        let layout = Layout::new(self.plan().width(x), self.n_rows(x));
+        let layout = layout(self.plan().limits().precision, self.plan().width(x), self.n_rows(x));
         if layout.n == 0 {
             return;
         }
         let rows = self.my_rows(layout.n);
-        let tiles = rows.start.div_ceil(layout.tile())..rows.end.div_ceil(layout.tile());
+        let tiles = layout.tiles_of(rows);
         let chunks = layout.units() / layout.tiles();
         for chunk in 0..chunks {
             let units = chunk * layout.tiles() + tiles.start..chunk * layout.tiles() + tiles.end;
@@ -281,8 +282,10 @@ impl<'a> Walk<'a> {
         let weights = self.panels(weight);
         let acts = match self.plan().acts(x) {
             Some(buffer) if integer_product(weights.format, self.plan().limits().precision) => {
-                let bytes = Layout::new(weights.k, n).bytes();
-                Acts::Q8(self.backend.arena.read(buffer.offset..buffer.offset + bytes))
+                let precision = self.plan().limits().precision;
+                let bytes = layout(precision, weights.k, n).bytes();
+                let units = self.backend.arena.read(buffer.offset..buffer.offset + bytes);
+                acts(precision, units)
             }
             _ => Acts::F32(self.value(x)),
         };

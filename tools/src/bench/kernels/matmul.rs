@@ -4,6 +4,7 @@ use super::super::work::{self, Work};
 use super::{Case, Context, Difference, Share, floats};
 use crate::error::Result;
 use engine::Precision;
+use engine::backend::cpu::{acts, layout};
 use engine::backend::pool::{Lines, Piece};
 use engine::graph::{Graph, WeightId};
 use engine::kernels::acts::Layout;
@@ -85,8 +86,8 @@ impl<'a> MatMul<'a> {
         let matrices = Matrices::read(context, weights, spread)?;
         let x = floats(matrices.k * columns, 1);
         let precision = context.setting.precision;
-        let quantized =
-            integer_product(matrices.format, precision).then(|| quantize(context.kernels, &x, matrices.k, columns));
+        let quantized = integer_product(matrices.format, precision)
+            .then(|| quantize(context.kernels, &x, layout(precision, matrices.k, columns)));
         Ok(MatMul {
             kernels: context.kernels,
             graph: context.graph,
@@ -101,15 +102,17 @@ impl<'a> MatMul<'a> {
 
     fn product(&self, call: usize) -> Product<'_> {
         let acts = match &self.quantized {
-            Some(units) => Acts::Q8(&units.bytes()[..Layout::new(self.matrices.k, self.columns).bytes()]),
+            Some(units) => {
+                let layout = layout(self.precision, self.matrices.k, self.columns);
+                acts(self.precision, &units.bytes()[..layout.bytes()])
+            }
             None => Acts::F32(&self.x),
         };
         Product { weights: self.matrices.get(call), acts, epilogue: Epilogue::default() }
     }
 }
 
-fn quantize(kernels: &Kernels, x: &[f32], k: usize, columns: usize) -> Lines {
-    let layout = Layout::new(k, columns);
+fn quantize(kernels: &Kernels, x: &[f32], layout: Layout) -> Lines {
     let mut units = Lines::zeroed(layout.bytes());
     (kernels.quantize)(x, layout, 0..layout.units(), &mut units.bytes_mut()[..layout.bytes()]);
     units
@@ -154,6 +157,7 @@ impl Case for MatMul<'_> {
 /// Activations to 8 bits.
 pub struct Quantize {
     kernels: &'static Kernels,
+    precision: Precision,
     layout: Layout,
     x: Vec<f32>,
 }
@@ -161,7 +165,12 @@ pub struct Quantize {
 impl Quantize {
     /// `columns` columns of `k` values.
     pub fn new(context: &Context, k: usize, columns: usize) -> Quantize {
-        Quantize { kernels: context.kernels, layout: Layout::new(k, columns), x: floats(k * columns, 2) }
+        Quantize {
+            kernels: context.kernels,
+            precision: context.setting.precision,
+            layout: layout(context.setting.precision, k, columns),
+            x: floats(k * columns, 2),
+        }
     }
 }
 
@@ -188,8 +197,9 @@ impl Case for Quantize {
             panel::repack(Format::Q8_0, k, &rows, panel);
         }
         let columns = self.layout.n.min(CHECKED_COLUMNS);
-        let units = quantize(self.kernels, &self.x[..columns * k], k, columns);
-        let acts = Acts::Q8(&units.bytes()[..Layout::new(k, columns).bytes()]);
+        let layout = layout(self.precision, k, columns);
+        let units = quantize(self.kernels, &self.x[..columns * k], layout);
+        let acts = acts(self.precision, &units.bytes()[..layout.bytes()]);
         let weights = Weights { format: Format::Q8_0, rows: k, k, data: identity.bytes() };
         let mut out = vec![0.0; k * columns];
         let product = Product { weights, acts, epilogue: Epilogue::default() };

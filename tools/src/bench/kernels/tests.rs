@@ -27,12 +27,14 @@ fn with_cases(setting: Setting, mut f: impl FnMut(&Context, Phase, &Shape, usize
     }
 }
 
-/// What rounding allows. 8-bit activations of values spread evenly over -1 to 1: steps of 1/127, so an error of
+/// What rounding allows, 128 times less for the 15 bits of two planes. 8-bit activations of values spread evenly over -1 to 1: steps of 1/127, so an error of
 /// 1/127/sqrt(12) against a root mean square of 1/sqrt(3) is 0.4 %. A half float has 11 bits: 2^-12 at most, less on
 /// average. Sums of hundreds of f32 products err by a few of their 2^-24.
 fn allowed(shape: &Shape, setting: Setting) -> f64 {
     match (shape, setting.precision, setting.kv) {
         (Shape::MatMul { format, .. }, Precision::Q8, _) if *format != gguf::Format::F16 => 8e-3,
+        (Shape::MatMul { format, .. }, Precision::Q16, _) if *format != gguf::Format::F16 => 8e-3 / 128.0,
+        (Shape::Quantize { .. }, Precision::Q16, _) => 8e-3 / 128.0,
         (Shape::Quantize { .. }, ..) => 8e-3,
         (Shape::StoreKv { .. } | Shape::Attention { .. }, _, KvType::F16) => 5e-4,
         (Shape::Embed { .. }, ..) => 0.0,
@@ -43,7 +45,9 @@ fn allowed(shape: &Shape, setting: Setting) -> f64 {
 #[test]
 fn errors_are_those_of_rounding() {
     for isa in [Isa::Scalar, Isa::best()] {
-        for (precision, kv) in [(Precision::Q8, KvType::F16), (Precision::F32, KvType::F32)] {
+        for (precision, kv) in
+            [(Precision::Q8, KvType::F16), (Precision::Q16, KvType::F16), (Precision::F32, KvType::F32)]
+        {
             let setting = setting(precision, kv, isa);
             with_cases(setting, |context, phase, shape, _| {
                 let case = shape.build(context, phase).unwrap();
