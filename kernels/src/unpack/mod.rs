@@ -191,10 +191,10 @@ pub fn pack_codes<const LOW: usize, const HIGH: usize>(
     high: &mut [Line; HIGH],
 ) {
     fn put(lines: &mut [Line], bits: usize, step: usize, lane: usize, codes: [u8; 4]) {
-        let line = &mut lines[step * bits / 8][4 * lane..4 * lane + 4];
-        for (byte, code) in line.iter_mut().zip(codes) {
-            *byte |= (code & mask(bits)) << (step * bits % 8);
-        }
+        // All four bytes at once: no code is shifted out of its byte.
+        let word = u32::from_le_bytes(codes) & u32::from_le_bytes([mask(bits); 4]);
+        let (words, _) = lines[step * bits / 8].as_chunks_mut::<4>();
+        words[lane] = (u32::from_le_bytes(words[lane]) | word << (step * bits % 8)).to_le_bytes();
     }
     for (step, quad) in codes.as_chunks::<4>().0.iter().enumerate() {
         put(low, LOW, step, lane, *quad);

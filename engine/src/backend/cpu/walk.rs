@@ -12,8 +12,8 @@ use kernels::rowwise::{Norm, Rotation};
 use kernels::simd::LANES;
 use std::ops::Range;
 
-/// Panels that stay in one piece of a matmul: as many as a kernel reads side by side.
-const PANELS: usize = 4;
+/// Panels that stay in one piece of a matmul of many columns: as many as a kernel unpacks side by side.
+const PANELS: usize = 3;
 /// Least bytes of weights (times columns) of a piece of a matmul, where it can be cut at all.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -91,7 +91,7 @@ impl<'a> Walk<'a> {
     fn matmul_pieces(self, weights: Weights, n: usize) -> usize {
         let workers = self.workers();
         let rounds = (weights.data.len() * n.min(64) / (workers * PIECE_BYTES)).clamp(1, 4);
-        weights.panels().div_ceil(PANELS).min(workers * rounds)
+        weights.panels().div_ceil(panels_together(n)).min(workers * rounds)
     }
 
     fn plan(self) -> &'a Plan {
@@ -295,12 +295,17 @@ impl<'a> Walk<'a> {
             Some(r) => Residual::From(self.value(r)),
         };
         let epilogue = Epilogue { scale: None, bias: bias.map(|b| self.vector(b)), residual };
-        let together = weights.panels().div_ceil(PANELS);
-        let share = self.piece.share(together);
-        let panels = (share.start * PANELS)..(share.end * PANELS).min(weights.panels());
+        let together = panels_together(n);
+        let share = self.piece.share(weights.panels().div_ceil(together));
+        let panels = share.start * together..(share.end * together).min(weights.panels());
         let rows = (panels.start * LANES).min(weights.rows)..(panels.end * LANES).min(weights.rows);
         let at = self.plan().value(out).offset;
         let mut columns = self.backend.arena.columns(self.piece, at, [n, weights.rows], rows);
         (self.backend.kernels.matmul)(&MatMul { weights, acts, epilogue }, panels, &mut columns);
     }
+}
+
+/// Panels that stay in one piece of a matmul of `n` columns.
+fn panels_together(n: usize) -> usize {
+    if n > kernels::acts::TILE { PANELS } else { 1 }
 }
