@@ -117,8 +117,8 @@ macro_rules! formats {
 
 formats! {
 //  variant   id  name      values in bytes, fields of more than one byte (at: width x count), codec
-    F32     =  0, "f32",        1 in   4, [0: 4 x 1], read F32;
-    F16     =  1, "f16",        1 in   2, [0: 2 x 1], read F16;
+    F32     =  0, "f32",        1 in   4, [0: 4 x 1], full F32;
+    F16     =  1, "f16",        1 in   2, [0: 2 x 1], full F16;
     Q4_0    =  2, "q4_0",      32 in  18, [0: 2 x 1], full Q4_0;
     Q4_1    =  3, "q4_1",      32 in  20, [0: 2 x 2], full Q4_1;
     Q5_0    =  6, "q5_0",      32 in  22, [0: 2 x 1], full Q5_0;
@@ -145,7 +145,7 @@ formats! {
     I64     = 27, "i64",        1 in   8, [0: 8 x 1], raw;
     F64     = 28, "f64",        1 in   8, [0: 8 x 1], raw;
     IQ1M    = 29, "iq1_m",    256 in  56, [48: 2 x 4], raw;
-    BF16    = 30, "bf16",       1 in   2, [0: 2 x 1], read BF16;
+    BF16    = 30, "bf16",       1 in   2, [0: 2 x 1], full BF16;
     TQ1_0   = 34, "tq1_0",    256 in  54, [52: 2 x 1], raw;
     TQ2_0   = 35, "tq2_0",    256 in  66, [64: 2 x 1], raw;
     MXFP4   = 39, "mxfp4",     32 in  17, [], raw;

@@ -1,8 +1,9 @@
 //! Quantization: from f32 to blocks. Nothing here is needed to run a model.
 //!
-//! [`legacy`] has the well-known one-pass methods, whose output equals that of other tools byte for
-//! byte; [`kquant`] searches.
+//! [`float`] rounds to nearest; [`legacy`] has the well-known one-pass methods, whose output equals
+//! that of other tools byte for byte; [`kquant`] searches.
 
+mod float;
 mod kquant;
 mod legacy;
 

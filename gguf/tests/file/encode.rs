@@ -59,6 +59,27 @@ fn searched_formats_are_closer_than_the_reference() {
     }
 }
 
+/// Every number of a float format stays itself; what lies between two goes to the nearer, of equal ones to the even.
+#[test]
+fn floats_are_rounded_to_nearest() {
+    for format in [Format::F32, Format::F16, Format::BF16] {
+        let width = format.block_bytes();
+        // All of 16 bits, and the same upper halves for 32.
+        let numbers: Vec<u8> =
+            (0..=u16::MAX).flat_map(|bits| [&[0, 0][..width - 2], &bits.to_le_bytes()].concat()).collect();
+        let finite = |v: &[u8]| decode(format, v)[0].is_finite();
+        let numbers: Vec<u8> = numbers.chunks(width).filter(|v| finite(v)).flatten().copied().collect();
+        assert_eq!(encode(format, &decode(format, &numbers)), numbers, "{format}");
+    }
+    let bf16 = |bits: u32| u16::from_le_bytes(encode(Format::BF16, &[f32::from_bits(bits)]).try_into().unwrap());
+    assert_eq!([0x3f80_7fff, 0x3f80_8000, 0x3f80_8001, 0x3f81_8000].map(bf16), [0x3f80, 0x3f80, 0x3f81, 0x3f82]);
+    assert_eq!([f32::MAX.to_bits(), f32::MIN.to_bits()].map(bf16), [0x7f7f, 0xff7f]);
+    let f16 = |x: f32| u16::from_le_bytes(encode(Format::F16, &[x]).try_into().unwrap());
+    let ulp = 2f32.powi(-10);
+    assert_eq!([1.0 + ulp / 2.0, 1.0 + ulp * 0.51, 1.0 + ulp * 1.5].map(f16), [0x3c00, 0x3c01, 0x3c02]);
+    assert_eq!([65504.0, 65519.0, 1e9, -1e9].map(f16), [0x7bff, 0x7bff, 0x7bff, 0xfbff]);
+}
+
 #[test]
 fn zeros_stay_zeros() {
     for format in encoded_formats() {
@@ -73,9 +94,10 @@ fn a_constant_survives() {
         // Not below 0.25, where the scales of K-quants become subnormal in binary16.
         for value in [1.0f32, -1.0, 0.25, -3000.0] {
             let y = decode(format, &encode(format, &[value; 256]));
-            // Half a step of binary16 in the scale, and in K-quants one more in the smaller scales.
+            // Half a step of binary16 in the scale, and in K-quants one more in the smaller scales; half a step of bfloat16.
+            let limit = if format == Format::BF16 { 1.0 / 256.0 } else { 2.0 / 1024.0 };
             let worst = y.iter().map(|y| (y - value).abs() / value.abs()).fold(0.0, f32::max);
-            assert!(worst < 2.0 / 1024.0, "{format} {value}: {worst}");
+            assert!(worst < limit, "{format} {value}: {worst}");
         }
     }
 }

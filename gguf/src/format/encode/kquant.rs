@@ -10,6 +10,8 @@
 //! Weights are `rms + |x|` of the group, so that large values, which matter more to a product,
 //! count up to a few times as much as small ones.
 
+use wide::f32x8;
+
 use super::super::Encode;
 use super::super::kquant::{Q4K, Q5K, Q6K};
 use super::{f16, inverse};
@@ -87,11 +89,18 @@ impl Encode for Q6K {
     }
 }
 
-/// The nearest whole number from `low` to `high`, ties to even. For the small bounds of codes: adding
-/// 1.5 * 2^23 leaves no bits for a fraction, and unlike a call to round it becomes vector code.
+/// Adding and subtracting 1.5 * 2^23 leaves no bits for a fraction: it rounds to the nearest whole number, ties to even.
+const SHIFT: f32 = 12_582_912.0;
+
+/// The nearest whole number from `low` to `high`, for the small bounds of codes.
 fn whole(v: f32, low: f32, high: f32) -> f32 {
-    const SHIFT: f32 = 12_582_912.0;
     v.max(low).min(high) + SHIFT - SHIFT
+}
+
+/// As [`whole`], eight at a time.
+fn whole8(v: f32x8, low: f32, high: f32) -> f32x8 {
+    let shift = f32x8::splat(SHIFT);
+    v.fast_max(f32x8::splat(low)).fast_min(f32x8::splat(high)) + shift - shift
 }
 
 /// A number rounded to binary16, as the decoder will see it.
@@ -100,10 +109,10 @@ fn rounded(x: f32) -> f32 {
 }
 
 /// `rms + |x|` of a group; all ones where the group is zero.
-fn weights<const N: usize>(x: &[f32]) -> [f32; N] {
-    let rms = (x.iter().map(|v| v * v).sum::<f32>() / N as f32).sqrt();
-    let floor = if rms == 0.0 { 1.0 } else { rms };
-    std::array::from_fn(|i| floor + x[i].abs())
+fn weights<const N: usize>(x: &[f32x8; N]) -> [f32x8; N] {
+    let rms = (total(x.map(|v| v * v)) / (8 * N) as f32).sqrt();
+    let floor = f32x8::splat(if rms == 0.0 { 1.0 } else { rms });
+    x.map(|v| floor + v.abs())
 }
 
 /// Fits of `scale * q - min`, with `min` not negative.
@@ -115,49 +124,72 @@ struct Affine {
     codes: [u8; LEN],
 }
 
+/// A group of values with their weights, eight to an element, and the sums of a fit that do not depend on codes.
+struct Group<const N: usize> {
+    v: [f32x8; N],
+    w: [f32x8; N],
+    /// Of the weights, and of the weighted values.
+    sums: (f32, f32),
+}
+
+impl<const N: usize> Group<N> {
+    fn new(x: &[f32]) -> Self {
+        let v: [f32x8; N] = std::array::from_fn(|i| f32x8::from(&x[8 * i..8 * i + 8]));
+        let w = weights(&v);
+        let weighted = v.iter().zip(&w).map(|(&v, &w)| v * w);
+        Group { v, w, sums: (total(w), total(weighted)) }
+    }
+
+    fn values(&self) -> impl Iterator<Item = f32> {
+        self.v.iter().flat_map(|v| v.to_array())
+    }
+}
+
+fn total(all: impl IntoIterator<Item = f32x8>) -> f32 {
+    all.into_iter().fold(f32x8::ZERO, |sum, v| sum + v).reduce_add()
+}
+
+/// The weighted squared error of a grid of codes. Half the work of [`sums`], where no fit follows.
+fn error(g: &Group<4>, (scale, min): (f32, f32), top: f32) -> f32 {
+    let inverse = f32x8::splat(inverse(scale));
+    let (scale, min) = (f32x8::splat(scale), f32x8::splat(min));
+    total(g.v.iter().zip(&g.w).map(|(&x, &w)| {
+        let e = scale * whole8((x + min) * inverse, 0.0, top) - min - x;
+        w * e * e
+    }))
+}
+
 /// What a grid of codes does to a group: the weighted squared error, and the weighted sums of a
 /// least-squares fit to the codes.
-#[derive(Clone, Copy, Default)]
 struct Sums {
     error: f32,
-    w: f32,
     q: f32,
     qq: f32,
-    x: f32,
     qx: f32,
 }
 
-fn sums(x: &[f32], w: &[f32; 32], (scale, min): (f32, f32), top: f32) -> Sums {
-    let inverse = inverse(scale);
-    let mut lanes = [Sums::default(); 4];
-    for (x, w) in x.chunks_exact(4).zip(w.chunks_exact(4)) {
-        for (s, (&x, &w)) in lanes.iter_mut().zip(x.iter().zip(w)) {
-            let q = whole((x + min) * inverse, 0.0, top);
-            let e = scale * q - min - x;
-            s.error += w * e * e;
-            s.w += w;
-            s.q += w * q;
-            s.qq += w * q * q;
-            s.x += w * x;
-            s.qx += w * q * x;
-        }
+fn sums(g: &Group<4>, (scale, min): (f32, f32), top: f32) -> Sums {
+    let inverse = f32x8::splat(inverse(scale));
+    let (scale, min) = (f32x8::splat(scale), f32x8::splat(min));
+    let [mut error, mut q, mut qq, mut qx] = [f32x8::ZERO; 4];
+    for (&x, &w) in g.v.iter().zip(&g.w) {
+        let code = whole8((x + min) * inverse, 0.0, top);
+        let e = scale * code - min - x;
+        let wq = w * code;
+        error += w * e * e;
+        q += wq;
+        qq += wq * code;
+        qx += wq * x;
     }
-    lanes.into_iter().fold(Sums::default(), |a, b| Sums {
-        error: a.error + b.error,
-        w: a.w + b.w,
-        q: a.q + b.q,
-        qq: a.qq + b.qq,
-        x: a.x + b.x,
-        qx: a.qx + b.qx,
-    })
+    Sums { error: error.reduce_add(), q: q.reduce_add(), qq: qq.reduce_add(), qx: qx.reduce_add() }
 }
 
 /// The scale and minimum of least error for given codes.
-fn least_squares(s: &Sums) -> (f32, f32) {
-    let det = s.w * s.qq - s.q * s.q;
+fn least_squares((w, x): (f32, f32), s: &Sums) -> (f32, f32) {
+    let det = w * s.qq - s.q * s.q;
     if det > 0.0 {
-        let scale = (s.w * s.qx - s.q * s.x) / det;
-        let min = (s.q * s.qx - s.qq * s.x) / det;
+        let scale = (w * s.qx - s.q * x) / det;
+        let min = (s.q * s.qx - s.qq * x) / det;
         if min >= 0.0 && scale > 0.0 {
             return (scale, min);
         }
@@ -166,9 +198,9 @@ fn least_squares(s: &Sums) -> (f32, f32) {
 }
 
 /// Real scale and minimum of a group.
-fn fit_affine(x: &[f32], w: &[f32; 32], top: f32) -> (f32, f32) {
-    let low = x.iter().copied().fold(0.0, f32::min);
-    let high = x.iter().copied().fold(f32::MIN, f32::max);
+fn fit_affine(g: &Group<4>, top: f32) -> (f32, f32) {
+    let low = g.values().fold(0.0, f32::min);
+    let high = g.values().fold(f32::MIN, f32::max);
     if high <= low {
         return (0.0, -low);
     }
@@ -176,21 +208,24 @@ fn fit_affine(x: &[f32], w: &[f32; 32], top: f32) -> (f32, f32) {
     for step in -STEPS..=STEPS {
         // Grids finer and coarser than the range of the values, by up to one code.
         let mut fit = ((high - low) / (top + step as f32 / STEPS as f32), -low);
-        for _ in 0..FITS {
-            let s = sums(x, w, fit, top);
+        for _ in 1..FITS {
+            let s = sums(g, fit, top);
             if s.error < least {
                 (best, least) = (fit, s.error);
             }
-            fit = least_squares(&s);
+            fit = least_squares(g.sums, &s);
+        }
+        let last = error(g, fit, top);
+        if last < least {
+            (best, least) = (fit, last);
         }
     }
     best
 }
 
 fn affine(x: &[f32], top: f32) -> Affine {
-    let groups = || x.chunks_exact(32);
-    let w: [[f32; 32]; 8] = std::array::from_fn(|g| weights(&x[32 * g..32 * g + 32]));
-    let fits: [(f32, f32); 8] = std::array::from_fn(|g| fit_affine(&x[32 * g..32 * g + 32], &w[g], top));
+    let groups: [Group<4>; 8] = std::array::from_fn(|g| Group::new(&x[32 * g..32 * g + 32]));
+    let fits: [(f32, f32); 8] = std::array::from_fn(|g| fit_affine(&groups[g], top));
     let largest = |of: fn(&(f32, f32)) -> f32| fits.iter().map(of).fold(0.0, f32::max);
     let (mut d, mut dmin) = (largest(|f| f.0) / 63.0, largest(|f| f.1) / 63.0);
     let mut best = Affine { d: 0.0, dmin: 0.0, scales: [0; 8], mins: [0; 8], codes: [0; LEN] };
@@ -199,8 +234,8 @@ fn affine(x: &[f32], top: f32) -> Affine {
         (d, dmin) = (rounded(d), rounded(dmin));
         let mut round = Affine { d, dmin, scales: [0; 8], mins: [0; 8], codes: [0; LEN] };
         let mut error = 0.0;
-        for (g, x) in groups().enumerate() {
-            let (scale, min, e) = nearest_affine(x, &w[g], fits[g], (d, dmin), top);
+        for (g, group) in groups.iter().enumerate() {
+            let (scale, min, e) = nearest_affine(group, fits[g], (d, dmin), top);
             (round.scales[g], round.mins[g]) = (scale, min);
             error += e;
         }
@@ -208,12 +243,12 @@ fn affine(x: &[f32], top: f32) -> Affine {
             least = error;
             (best.d, best.dmin, best.scales, best.mins) = (d, dmin, round.scales, round.mins);
         }
-        (d, dmin) = refit(x, &w, &round, top);
+        (d, dmin) = refit(&groups, &round, top);
     }
-    for (g, x) in groups().enumerate() {
+    for (g, group) in groups.iter().enumerate() {
         let (scale, min) = (best.d * f32::from(best.scales[g]), best.dmin * f32::from(best.mins[g]));
         let inverse = inverse(scale);
-        for (q, x) in best.codes[32 * g..].iter_mut().zip(x) {
+        for (q, x) in best.codes[32 * g..].iter_mut().zip(group.values()) {
             *q = whole((x + min) * inverse, 0.0, top) as u8;
         }
     }
@@ -221,7 +256,7 @@ fn affine(x: &[f32], top: f32) -> Affine {
 }
 
 /// The integer scale and minimum near the real ones with the least error, and that error.
-fn nearest_affine(x: &[f32], w: &[f32; 32], fit: (f32, f32), by: (f32, f32), top: f32) -> (u8, u8, f32) {
+fn nearest_affine(g: &Group<4>, fit: (f32, f32), by: (f32, f32), top: f32) -> (u8, u8, f32) {
     let near = |real: f32, unit: f32, reach: i32| {
         let center = whole(real * inverse(unit), 0.0, 63.0) as i32;
         (center - reach).max(0)..=(center + reach).min(63)
@@ -229,7 +264,7 @@ fn nearest_affine(x: &[f32], w: &[f32; 32], fit: (f32, f32), by: (f32, f32), top
     let mut best = (0, 0, f32::INFINITY);
     for scale in near(fit.0, by.0, 1) {
         for min in near(fit.1, by.1, 1) {
-            let error = sums(x, w, (by.0 * scale as f32, by.1 * min as f32), top).error;
+            let error = error(g, (by.0 * scale as f32, by.1 * min as f32), top);
             if error < best.2 {
                 best = (scale as u8, min as u8, error);
             }
@@ -239,17 +274,17 @@ fn nearest_affine(x: &[f32], w: &[f32; 32], fit: (f32, f32), by: (f32, f32), top
 }
 
 /// The block's scales of least error for the groups' scales, minimums and their codes.
-fn refit(x: &[f32], w: &[[f32; 32]; 8], block: &Affine, top: f32) -> (f32, f32) {
+fn refit(groups: &[Group<4>; 8], block: &Affine, top: f32) -> (f32, f32) {
     // Normal equations of `d * a - dmin * b = x` with `a = scale * q` and `b = min`.
     let (mut aa, mut ab, mut bb, mut ax, mut bx) = (0.0, 0.0, 0.0, 0.0, 0.0);
-    for (g, x) in x.chunks_exact(32).enumerate() {
+    for (g, group) in groups.iter().enumerate() {
         let (scale, min) = (f32::from(block.scales[g]), f32::from(block.mins[g]));
-        let s = sums(x, &w[g], (block.d * scale, block.dmin * min), top);
+        let s = sums(group, (block.d * scale, block.dmin * min), top);
         aa += scale * scale * s.qq;
         ab += scale * min * s.q;
-        bb += min * min * s.w;
+        bb += min * min * group.sums.0;
         ax += scale * s.qx;
-        bx += min * s.x;
+        bx += min * group.sums.1;
     }
     let det = aa * bb - ab * ab;
     if det > 0.0 {
@@ -268,31 +303,31 @@ struct Symmetric {
     codes: [i8; LEN],
 }
 
-/// The nearest code of [`Symmetric`].
-fn signed_code(x: f32, inverse: f32) -> f32 {
-    whole(x * inverse, -32.0, 31.0)
-}
-
 /// Weighted sums `(q q, q x)` of a group and its best codes, and the squared error.
-fn symmetric_sums(x: &[f32], w: &[f32; 16], scale: f32) -> (f32, f32, f32) {
-    let inverse = inverse(scale);
-    x.iter().zip(w).fold((0.0, 0.0, 0.0), |(qq, qx, error), (&x, &w)| {
-        let q = signed_code(x, inverse);
-        let e = scale * q - x;
-        (qq + w * q * q, qx + w * q * x, error + w * e * e)
-    })
+fn symmetric_sums(g: &Group<2>, scale: f32) -> (f32, f32, f32) {
+    let (inverse, scale) = (f32x8::splat(inverse(scale)), f32x8::splat(scale));
+    let [mut error, mut qq, mut qx] = [f32x8::ZERO; 3];
+    for (&x, &w) in g.v.iter().zip(&g.w) {
+        let code = whole8(x * inverse, -32.0, 31.0);
+        let e = scale * code - x;
+        let wq = w * code;
+        error += w * e * e;
+        qq += wq * code;
+        qx += wq * x;
+    }
+    (qq.reduce_add(), qx.reduce_add(), error.reduce_add())
 }
 
 /// Real scale of a group.
-fn fit_symmetric(x: &[f32], w: &[f32; 16]) -> f32 {
-    let extreme = x.iter().fold(0f32, |max, &v| if v.abs() > max.abs() { v } else { max });
+fn fit_symmetric(g: &Group<2>) -> f32 {
+    let extreme = g.values().fold(0f32, |max, v| if v.abs() > max.abs() { v } else { max });
     let (mut best, mut least) = (0.0, f32::INFINITY);
     for step in -STEPS..=STEPS {
         // The extreme value goes to code -32 or to 31, give or take one.
         for top in [-32.0 + step as f32 / STEPS as f32, 31.0 + step as f32 / STEPS as f32] {
             let mut scale = extreme / top;
             for _ in 0..FITS {
-                let (qq, qx, error) = symmetric_sums(x, w, scale);
+                let (qq, qx, error) = symmetric_sums(g, scale);
                 if error < least {
                     (best, least) = (scale, error);
                 }
@@ -304,9 +339,8 @@ fn fit_symmetric(x: &[f32], w: &[f32; 16]) -> f32 {
 }
 
 fn symmetric(x: &[f32]) -> Symmetric {
-    let groups = || x.chunks_exact(16);
-    let w: [[f32; 16]; 16] = std::array::from_fn(|g| weights(&x[16 * g..16 * g + 16]));
-    let fits: [f32; 16] = std::array::from_fn(|g| fit_symmetric(&x[16 * g..16 * g + 16], &w[g]));
+    let groups: [Group<2>; 16] = std::array::from_fn(|g| Group::new(&x[16 * g..16 * g + 16]));
+    let fits: [f32; 16] = std::array::from_fn(|g| fit_symmetric(&groups[g]));
     let extreme = fits.iter().fold(0f32, |max, &v| if v.abs() > max.abs() { v } else { max });
     let mut d = extreme / -128.0;
     let mut best = Symmetric { d: 0.0, scales: [0; 16], codes: [0; LEN] };
@@ -315,11 +349,11 @@ fn symmetric(x: &[f32]) -> Symmetric {
         d = rounded(d);
         let mut scales = [0i8; 16];
         let (mut aa, mut ax, mut error) = (0.0, 0.0, 0.0);
-        for (g, x) in groups().enumerate() {
+        for (g, values) in groups.iter().enumerate() {
             let center = whole(fits[g] * inverse(d), -128.0, 127.0) as i32;
             let mut group = (0, 0.0, 0.0, f32::INFINITY);
             for scale in (center - 1).max(-128)..=(center + 1).min(127) {
-                let (qq, qx, e) = symmetric_sums(x, &w[g], d * scale as f32);
+                let (qq, qx, e) = symmetric_sums(values, d * scale as f32);
                 if e < group.3 {
                     group = (scale, qq, qx, e);
                 }
@@ -336,10 +370,10 @@ fn symmetric(x: &[f32]) -> Symmetric {
         }
         d = if aa > 0.0 { ax / aa } else { d };
     }
-    for (g, x) in groups().enumerate() {
+    for (g, values) in groups.iter().enumerate() {
         let inverse = inverse(best.d * f32::from(best.scales[g]));
-        for (q, x) in best.codes[16 * g..].iter_mut().zip(x) {
-            *q = signed_code(*x, inverse) as i8;
+        for (q, x) in best.codes[16 * g..].iter_mut().zip(values.values()) {
+            *q = whole(x * inverse, -32.0, 31.0) as i8;
         }
     }
     best
