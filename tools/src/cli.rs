@@ -50,6 +50,10 @@ pub enum Command {
     Score(commands::score::Arguments),
     /// Measure how fast models run here, in a way that can be compared.
     Bench(crate::bench::Arguments),
+    /// Write a model in other formats.
+    Quantize(crate::quantize::Arguments),
+    /// Write a model of random weights in the shape of a known one, to measure its size without obtaining it.
+    Synth(crate::synth::Arguments),
 }
 
 impl Command {
@@ -68,6 +72,8 @@ impl Command {
             Command::Tokenize(a) => commands::tokenize::run(&a),
             Command::Score(a) => commands::score::run(&a),
             Command::Bench(a) => crate::bench::run(&a),
+            Command::Quantize(a) => crate::quantize::run(&a),
+            Command::Synth(a) => crate::synth::run(&a),
         }
     }
 }

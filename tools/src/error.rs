@@ -160,6 +160,9 @@ pub enum Error {
     /// An argument or the combination of several makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// Ctrl-C.
+    #[error("interrupted; {0} was not written")]
+    Interrupted(String),
     /// Standard output's reader is gone: a quiet end.
     #[error("standard output was closed")]
     OutputClosed,
@@ -190,12 +193,12 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                "free some space or set HANDMILL_HOME to a folder on another disk; what was downloaded is kept"
+                "free some space or use another disk (models are kept in HANDMILL_HOME); what was downloaded is kept"
             }
             Error::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                "set HANDMILL_HOME to a folder that you may write"
+                "choose a folder that you may write (models are kept in HANDMILL_HOME)"
             }
-            Error::Space { .. } => "free some space or set HANDMILL_HOME to a folder on another disk",
+            Error::Space { .. } => "free some space or use another disk (models are kept in HANDMILL_HOME)",
             Error::Name { .. } => {
                 "a name is MODEL[:TAG], as in gemma3:270m; a file is given by its path, as in ./model.gguf"
             }

@@ -1,7 +1,8 @@
 //! The program `handmill`: what people type, see and keep on disk.
 //!
-//! `cli` lists the subcommands, `commands` carries them out, `bench` measures, `store` keeps models, `source` brings
-//! them in, `ui` is what a person sees. Everything about models and time is the engine's; nothing here computes.
+//! `cli` lists the subcommands, `commands` carries them out, `bench` measures, `quantize` and `synth` write models,
+//! `store` keeps them, `source` brings them in, `ui` is what a person sees. Everything about models and time is the
+//! engine's; nothing here computes.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -10,8 +11,10 @@ mod cli;
 mod commands;
 mod error;
 mod memory;
+mod quantize;
 mod source;
 mod store;
+mod synth;
 mod ui;
 
 use std::process::ExitCode;

@@ -181,7 +181,8 @@ const BYTES: [u16; 0x144] = {
     bytes
 };
 
-fn to_char(byte: u8) -> char {
+/// The character that stands for a byte.
+pub(super) fn to_char(byte: u8) -> char {
     CHARS[usize::from(byte)]
 }
 

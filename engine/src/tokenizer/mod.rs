@@ -271,6 +271,11 @@ impl Tokenizer {
     }
 }
 
+/// The character that vocabularies of byte-level BPE write for a byte: a space is `Ġ`.
+pub fn byte_symbol(byte: u8) -> char {
+    bpe::to_char(byte)
+}
+
 /// The byte of a text `<0xNN>`.
 fn byte_of(text: &[u8]) -> Option<u8> {
     let hex = std::str::from_utf8(text).ok()?.strip_prefix("<0x")?.strip_suffix('>')?;

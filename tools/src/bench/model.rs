@@ -1,6 +1,7 @@
 //! What a model file is: the facts that stand beside every figure.
 
 use crate::error::{Error, Result};
+use crate::quantize::types::FileType;
 use crate::store::{Digest, Hasher};
 use crate::ui::Ui;
 use engine::file::ModelFile;
@@ -23,18 +24,6 @@ pub struct Model {
     /// Of the file's bytes, or those of all its parts in order.
     pub sha256: Digest,
 }
-
-/// `general.file_type` of mixtures, by the words that llama.cpp has for them.
-const MIXTURES: [(u32, &str); 8] = [
-    (10, "Q2_K - Medium"),
-    (11, "Q3_K - Small"),
-    (12, "Q3_K - Medium"),
-    (13, "Q3_K - Large"),
-    (14, "Q4_K - Small"),
-    (15, "Q4_K - Medium"),
-    (16, "Q5_K - Small"),
-    (17, "Q5_K - Medium"),
-];
 
 impl Model {
     /// Reads the header and hashes the file, which also brings it into the system's cache.
@@ -69,7 +58,7 @@ fn kind(gguf: &Gguf) -> Result<String> {
         _ => rounded(params),
     };
     let mixture = meta.opt_u32("general.file_type").ok().flatten();
-    let known = mixture.and_then(|id| MIXTURES.iter().find(|m| m.0 == id)).map(|m| m.1.to_string());
+    let known = mixture.and_then(FileType::words).map(str::to_string);
     Ok(format!("{arch} {size} {}", known.unwrap_or_else(|| commonest(gguf))))
 }
 

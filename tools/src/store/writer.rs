@@ -239,8 +239,12 @@ fn open_lock(path: &Path) -> Result<File> {
         .map_err(Error::io("cannot open", path))
 }
 
-/// A new file of a name that [`Store::tidy`] recognises, with the permissions of any other file.
-fn temporary(folder: &Path) -> Result<NamedTempFile> {
+/// A new file of a name that [`Store::tidy`] recognises, with the permissions of any other file. It goes when it is
+/// dropped.
+///
+/// # Errors
+/// The folder cannot be written in.
+pub fn temporary(folder: &Path) -> Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY);
     #[cfg(unix)]
@@ -249,8 +253,16 @@ fn temporary(folder: &Path) -> Result<NamedTempFile> {
 }
 
 /// Syncs a finished file, renames it and syncs the folder.
-fn place(file: NamedTempFile, path: &Path) -> Result<()> {
+///
+/// # Errors
+/// Any of these fails; then the file is gone.
+pub fn place(file: NamedTempFile, path: &Path) -> Result<()> {
     file.as_file().sync_all().map_err(Error::io("cannot sync", file.path()))?;
     file.persist(path).map_err(|e| Error::io("cannot rename to", path)(e.error))?;
-    sync_folder(path.parent().expect("the path of a file in the store"))
+    sync_folder(folder_of(path))
+}
+
+/// The folder that a path lies in.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
