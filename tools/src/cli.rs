@@ -144,10 +144,10 @@ pub struct SamplingFlags {
     /// Keep the K most probable tokens; 0 keeps all [default: 40]
     #[arg(long, value_name = "K")]
     top_k: Option<u32>,
-    /// Keep the most probable tokens that together reach this probability; 1 keeps all [default: 0.9]
+    /// Keep the most probable tokens that together reach this probability; 1 keeps all [default: 0.95]
     #[arg(long, value_name = "P")]
     top_p: Option<f32>,
-    /// Keep tokens at least this many times as probable as the best; 0 keeps all [default: 0]
+    /// Keep tokens at least this many times as probable as the best; 0 keeps all [default: 0.05]
     #[arg(long, value_name = "P")]
     min_p: Option<f32>,
     /// Keep the most typical tokens up to this probability; 1 keeps all [default: 1]
@@ -188,12 +188,12 @@ pub struct Generation {
 }
 
 impl SamplingFlags {
-    /// The flags over the defaults of Ollama's `run`, which people compare with.
+    /// The flags over the defaults of llama.cpp, whose chain and order this is.
     ///
     /// # Errors
     /// A value out of its range.
     pub fn generation(&self) -> Result<Generation> {
-        let mut p = Params::ollama();
+        let mut p = Params::default();
         let floats = [
             (&mut p.temperature, self.temp),
             (&mut p.top_p, self.top_p),
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_ollama() {
         let Command::Run(arguments) = Cli::parse_from(["handmill", "run"]).command else { panic!("not run") };
-        assert_eq!(arguments.sampling.generation().unwrap().sampling, Params::ollama());
+        assert_eq!(arguments.sampling.generation().unwrap().sampling, Params::default());
         let options = arguments.engine.options();
         assert_eq!((options.batch, options.kv, options.precision), (512, KvType::F16, Precision::Q8));
     }
