@@ -1,25 +1,34 @@
-//! Model files of an operating system: opened once, mapped while their header is parsed, then read.
+//! Model files of an operating system: opened once and read, never mapped.
 //!
-//! Nothing of the mapping is kept: the weights are read into the backend's layout. A file that is cut or replaced
-//! later changes nothing, and one that changes during the load is found out by its length and time.
+//! The header is parsed from a copy of the file's start, the weights are read into the backend's layout. So a file that is
+//! cut or changed while it loads ends a read early or is found out by its length and time: an error, where a mapping would
+//! be a signal. What happens to it later changes nothing.
 
 use crate::error::{Error, Result};
 use crate::source::Source;
-use gguf::{Endian, Gguf, TensorInfo};
+use gguf::{Endian, Gguf, Part, TensorInfo};
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-/// The parts of a model on disk.
+/// Bytes of a file's start that are read for its header, the next where one is too few: headers of small models have
+/// up to 2 MiB, those with a vocabulary of 262,144 tokens 6 MiB. No header in use comes near the last.
+const HEADS: [u64; 4] = [2 << 20, 8 << 20, 32 << 20, 256 << 20];
+
+/// The files of a model on disk.
 pub struct ModelFile {
-    parts: Vec<Part>,
+    parts: Vec<OnDisk>,
 }
 
-struct Part {
+/// One file.
+struct OnDisk {
     path: PathBuf,
     file: File,
     opened: Metadata,
-    map: memmap2::Mmap,
+    /// Its start, in as many sizes as were needed.
+    heads: [OnceLock<Vec<u8>>; HEADS.len()],
+    tail: OnceLock<Vec<u8>>,
 }
 
 impl ModelFile {
@@ -33,7 +42,7 @@ impl ModelFile {
             Some(names) => names.iter().map(|n| path.with_file_name(n)).collect(),
             None => vec![path.to_path_buf()],
         };
-        Ok(ModelFile { parts: paths.into_iter().map(Part::open).collect::<Result<_>>()? })
+        Ok(ModelFile { parts: paths.into_iter().map(OnDisk::open).collect::<Result<_>>()? })
     }
 
     /// Parses the header.
@@ -41,11 +50,21 @@ impl ModelFile {
     /// # Errors
     /// What is wrong with the file, and where.
     pub fn parse(&self) -> Result<Gguf<'_>> {
-        let bytes: Vec<&[u8]> = self.parts.iter().map(|p| &p.map[..]).collect();
-        Ok(match bytes[..] {
-            [one] => Gguf::parse(one)?,
-            _ => Gguf::parse_split(&bytes)?,
-        })
+        let mut sizes = vec![0; self.parts.len()];
+        loop {
+            let parts = self.parts.iter().zip(&sizes).map(|(part, &size)| part.ends(size));
+            let parts = parts.collect::<Result<Vec<_>>>()?;
+            match Gguf::parse_parts(&parts) {
+                Err(error) => match error.more_needed() {
+                    Some((part, need)) if need <= HEADS[HEADS.len() - 1] => {
+                        sizes[part] = HEADS.iter().position(|&head| head >= need).unwrap_or(HEADS.len() - 1);
+                    }
+                    Some((part, need)) => return Err(self.parts[part].too_long(need)),
+                    None => return Err(error.into()),
+                },
+                Ok(gguf) => return Ok(gguf),
+            }
+        }
     }
 
     /// Bytes of all parts.
@@ -65,22 +84,46 @@ impl ModelFile {
     /// # Errors
     /// The part that changed.
     pub fn check_unchanged(&self) -> Result<()> {
-        self.parts.iter().try_for_each(Part::check_unchanged)
+        self.parts.iter().try_for_each(OnDisk::check_unchanged)
     }
 }
 
-impl Part {
-    fn open(path: PathBuf) -> Result<Part> {
+impl OnDisk {
+    fn open(path: PathBuf) -> Result<OnDisk> {
         let io = |source| Error::Io { path: path.clone(), source };
         let file = File::open(&path).map_err(io)?;
         let opened = file.metadata().map_err(io)?;
         if !opened.is_file() {
             return Err(io(std::io::Error::other("it is no regular file")));
         }
-        // SAFETY: the mapping is read-only and private to this value; it is read only while the header is parsed,
-        // right after the length was taken from the open file.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
-        Ok(Part { path, file, opened, map })
+        Ok(OnDisk { path, file, opened, heads: Default::default(), tail: OnceLock::new() })
+    }
+
+    /// Its start, in one of the sizes of [`HEADS`], and its end.
+    fn ends(&self, size: usize) -> Result<Part<'_>> {
+        let len = self.opened.len();
+        let head = self.keep(&self.heads[size], 0, len.min(HEADS[size]))?;
+        if len <= HEADS[size] {
+            return Ok(Part::whole(head));
+        }
+        let last = len.min(Part::TAIL);
+        Ok(Part::ends(head, self.keep(&self.tail, len - last, last)?, len))
+    }
+
+    /// Bytes of the file, read where they are not yet in memory.
+    fn keep<'a>(&self, cell: &'a OnceLock<Vec<u8>>, offset: u64, len: u64) -> Result<&'a [u8]> {
+        if let Some(bytes) = cell.get() {
+            return Ok(bytes);
+        }
+        let mut bytes = vec![0; len as usize];
+        self.read_at(offset, &mut bytes)?;
+        Ok(cell.get_or_init(|| bytes))
+    }
+
+    fn too_long(&self, need: u64) -> Error {
+        let most = HEADS[HEADS.len() - 1];
+        let text = format!("its header goes on to byte {need} at least, expected it to end within {most} bytes");
+        Error::Io { path: self.path.clone(), source: std::io::Error::other(text) }
     }
 
     fn check_unchanged(&self) -> Result<()> {

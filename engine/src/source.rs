@@ -1,7 +1,7 @@
 //! Where tensor bytes come from: files of an operating system, or bytes already in memory.
 //!
-//! Weights are copied once, into the layout of a backend. Files are read, never mapped while a model runs: a file
-//! that is cut or changed is then an error of a read, not a signal, and peak memory is that of the copy.
+//! Weights are copied once, into the layout of a backend. Files are read, never mapped: a file that is cut or changed is
+//! then an error of a read, not a signal, and peak memory is that of the copy.
 
 use crate::error::{Error, Result};
 use gguf::{Gguf, TensorInfo};
@@ -30,7 +30,9 @@ impl Source for Gguf<'_> {
 
     fn read(&self, tensor: &TensorInfo, offset: u64, out: &mut [u8]) -> Result<()> {
         let all = self.little_endian(tensor);
-        out.copy_from_slice(&all[offset as usize..][..out.len()]);
+        let wanted = usize::try_from(offset).ok().and_then(|start| all.get(start..)?.get(..out.len()));
+        let wanted = wanted.ok_or_else(|| Error::Internal(format!("{} is not in memory", tensor.name)))?;
+        out.copy_from_slice(wanted);
         Ok(())
     }
 }
@@ -46,6 +48,47 @@ pub fn read_vector(source: &dyn Source, tensor: &TensorInfo) -> Result<Vec<f32>>
     let mut out = vec![0.0; tensor.shape.elements() as usize];
     decode(&bytes, &mut out);
     Ok(out)
+}
+
+/// Bytes that are decoded at a time: whole blocks that stay in a cache.
+const PIECE: usize = 64 << 10;
+
+/// Reads every weight and fails at the first that is NaN or infinite. Formats without a decoder are passed over.
+/// `progress` hears the bytes done and the bytes in all.
+///
+/// # Errors
+/// Such a weight, by tensor and element, or a file that cannot be read.
+pub fn check_finite(source: &dyn Source, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    let total = source.tensors().iter().map(|tensor| tensor.size).sum();
+    let mut done = 0;
+    let (mut bytes, mut values) = (Vec::new(), Vec::new());
+    for tensor in source.tensors() {
+        let Some(decode) = tensor.format.decoder() else { continue };
+        let (block, len) = (tensor.format.block_bytes(), tensor.format.block_len());
+        let at_once = (PIECE / block).max(1);
+        for first in (0..tensor.size).step_by(at_once * block) {
+            let piece = (tensor.size - first).min((at_once * block) as u64) as usize;
+            bytes.resize(piece, 0);
+            values.resize(piece / block * len, 0.0);
+            source.read(tensor, first, &mut bytes)?;
+            decode(&bytes, &mut values);
+            finite(tensor, &values, first / block as u64 * len as u64)?;
+            done += piece as u64;
+            progress(done, total);
+        }
+    }
+    Ok(())
+}
+
+/// Fails at a value that is not finite; `first` is the index of the first value in its tensor.
+///
+/// # Errors
+/// The tensor and the element.
+pub(crate) fn finite(tensor: &TensorInfo, values: &[f32], first: u64) -> Result<()> {
+    match values.iter().position(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(i) => Err(Error::NotFinite { name: tensor.name.clone(), index: first + i as u64 }),
+    }
 }
 
 /// The error for a tensor whose format has no decoder or kernel.

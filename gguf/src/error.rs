@@ -98,6 +98,18 @@ pub enum Site {
     Split,
 }
 
+impl Error {
+    /// Where a file was refused only because too little of it was given (see [`crate::Part`]): the part, from 0, and
+    /// how many bytes of its start are needed at least.
+    pub fn more_needed(&self) -> Option<(usize, u64)> {
+        match self {
+            Error::Malformed { fault: Fault::Beyond { need }, .. } => Some((0, *need)),
+            Error::Part { index, error, .. } => error.more_needed().map(|(_, need)| (*index, need)),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -143,6 +155,12 @@ pub enum Fault {
         need: u64,
         /// Bytes left.
         left: u64,
+    },
+    /// Only the start of the file was given, and the header goes on behind it.
+    #[error("the header goes on to byte {need} at least, expected it to end within the bytes that were read")]
+    Beyond {
+        /// Bytes from the start of the file that are needed to go on.
+        need: u64,
     },
     /// More entries are announced than the rest of the file can hold.
     #[error(

@@ -1,8 +1,7 @@
 //! The GGUF file format: metadata, tensor table, block formats, writer.
 //!
 //! This is the lowest crate of Handmill: it knows bits and nothing of models. It takes the bytes of
-//! a file (usually a memory map made by the caller) and never opens one, so it works wherever bytes
-//! do. Whatever the bytes are, it answers with a value or an [`Error`] and never panics.
+//! a file, or of its start and end, and never opens one, so it works wherever bytes do. Whatever the bytes are, it answers with a value or an [`Error`] and never panics.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -56,13 +55,44 @@ pub enum Endian {
     Big,
 }
 
+/// What is in memory of one file of a model.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    head: &'a [u8],
+    tail: &'a [u8],
+    len: u64,
+}
+
+impl<'a> Part<'a> {
+    /// Bytes of a file's end that parsing may look at: the padding behind the last tensor.
+    pub const TAIL: u64 = parse::MAX_TRAILING_ZEROS;
+
+    /// A file of which everything is in memory.
+    pub fn whole(bytes: &'a [u8]) -> Part<'a> {
+        Part { head: bytes, tail: bytes, len: bytes.len() as u64 }
+    }
+
+    /// A file of `len` bytes of which the first and the last are in memory; they may overlap. Of the last,
+    /// [`Part::TAIL`] are always enough.
+    pub fn ends(head: &'a [u8], tail: &'a [u8], len: u64) -> Part<'a> {
+        let most = usize::try_from(len).unwrap_or(usize::MAX);
+        Part { head: &head[..head.len().min(most)], tail: &tail[tail.len().saturating_sub(most)..], len }
+    }
+
+    /// Its last `n` bytes; none where they are not in memory.
+    fn last(&self, n: u64) -> Option<&'a [u8]> {
+        let n = usize::try_from(n).ok()?;
+        self.tail.get(self.tail.len().checked_sub(n)?..)
+    }
+}
+
 /// A parsed and validated GGUF model, borrowing the bytes of its file or files.
 ///
 /// Every tensor lies inside its part, no two overlap, every name and key is unique, and every
 /// metadata value can be decoded: nothing read later through this type can fail on bounds.
 #[derive(Clone, Debug)]
 pub struct Gguf<'a> {
-    parts: Vec<&'a [u8]>,
+    parts: Vec<Part<'a>>,
     version: u32,
     endian: Endian,
     alignment: u64,
@@ -77,7 +107,7 @@ impl<'a> Gguf<'a> {
     /// # Errors
     /// [`Error::Malformed`] with place, byte offset, what was found and what was expected.
     pub fn parse(bytes: &'a [u8]) -> Result<Gguf<'a>, Error> {
-        parse::parse(bytes)
+        parse::parse(Part::whole(bytes))
     }
 
     /// Parses the parts of a split model, given in order. The metadata is that of the first part;
@@ -88,7 +118,21 @@ impl<'a> Gguf<'a> {
     /// `split.count` or `split.tensors.count` disagree with what was given, or two parts define one
     /// tensor.
     pub fn parse_split(parts: &[&'a [u8]]) -> Result<Gguf<'a>, Error> {
-        split::parse(parts)
+        let parts: Vec<Part<'a>> = parts.iter().map(|bytes| Part::whole(bytes)).collect();
+        split::parse(&parts)
+    }
+
+    /// Parses a model of one or several files of which not all bytes are in memory: [`Gguf::parse`] or
+    /// [`Gguf::parse_split`], by the number of parts. [`Gguf::data`] is empty for what was not given.
+    ///
+    /// # Errors
+    /// As those; where a part's header goes on behind its first bytes given, [`Error::more_needed`] says which and how
+    /// far.
+    pub fn parse_parts(parts: &[Part<'a>]) -> Result<Gguf<'a>, Error> {
+        match *parts {
+            [one] => parse::parse(one),
+            _ => split::parse(parts),
+        }
     }
 
     /// The format version of the (first) file: 2 or 3.
@@ -130,12 +174,12 @@ impl<'a> Gguf<'a> {
     }
 
     /// The bytes of a tensor as they stand in the file. Empty for a [`TensorInfo`] that is not of
-    /// this model and points outside it.
+    /// this model and points outside it, and for bytes that were not given to [`Gguf::parse_parts`].
     pub fn data(&self, t: &TensorInfo) -> &'a [u8] {
         let range = || {
             let start = usize::try_from(t.offset).ok()?;
             let end = start.checked_add(usize::try_from(t.size).ok()?)?;
-            self.parts.get(t.part)?.get(start..end)
+            self.parts.get(t.part)?.head.get(start..end)
         };
         range().unwrap_or(&[])
     }

@@ -8,7 +8,7 @@ use crate::meta::{Entry, Meta};
 use crate::reader::{Bad, Reader};
 use crate::tensor::{Shape, TensorInfo, Tensors};
 use crate::value::{Array, Value, ValueType};
-use crate::{Endian, Format, Gguf};
+use crate::{Endian, Format, Gguf, Part};
 
 /// Most keys. With [`MAX_TENSORS`], what the parser allocates stays below 64 MiB; the largest
 /// files known have under 100 keys and under 70,000 tensors.
@@ -32,16 +32,16 @@ const MIN_KEY: u64 = 8 + 1 + 4 + 1;
 /// Smallest tensor entry: a name of one byte, one dimension, format and offset.
 const MIN_TENSOR: u64 = 8 + 1 + 4 + 8 + 4 + 8;
 /// Zero bytes after the last tensor that are taken as padding to some block size.
-const MAX_TRAILING_ZEROS: u64 = 1 << 20;
+pub(crate) const MAX_TRAILING_ZEROS: u64 = 1 << 20;
 
 /// Parses one file.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Gguf<'_>, Error> {
-    Header::read(bytes)?.keys()?.infos()?.place()
+pub(crate) fn parse(part: Part<'_>) -> Result<Gguf<'_>, Error> {
+    Header::read(part)?.keys()?.infos()?.place()
 }
 
 /// Magic, version, byte order and bounded counts.
 struct Header<'a> {
-    bytes: &'a [u8],
+    part: Part<'a>,
     reader: Reader<'a>,
     version: u32,
     tensors: usize,
@@ -49,9 +49,9 @@ struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    fn read(bytes: &'a [u8]) -> Result<Header<'a>, Error> {
-        let mut reader = Reader::new(bytes, Endian::Little);
-        let magic = bytes.get(..4).unwrap_or(bytes);
+    fn read(part: Part<'a>) -> Result<Header<'a>, Error> {
+        let mut reader = Reader::new(part, Endian::Little);
+        let magic = part.head.get(..4).unwrap_or(part.head);
         if magic != b"GGUF" {
             return Err(Fault::Magic { found: quote(magic) }.at(Site::Header, 0));
         }
@@ -73,7 +73,7 @@ impl<'a> Header<'a> {
             Ok((version, tensors, keys))
         };
         let (version, tensors, keys) = read(&mut reader).map_err(|b| b.in_site(Site::Header))?;
-        Ok(Header { bytes, reader, version, tensors, keys })
+        Ok(Header { part, reader, version, tensors, keys })
     }
 
     fn keys(self) -> Result<Keys<'a>, Error> {
@@ -134,8 +134,8 @@ struct Infos<'a> {
 impl<'a> Infos<'a> {
     fn place(self) -> Result<Gguf<'a>, Error> {
         let Infos { keys: Keys { header, meta, alignment }, mut tensors } = self;
-        let len = header.bytes.len() as u64;
-        // No overflow: a slice is shorter than 2^63 and the alignment at most 2^20.
+        let len = header.part.len;
+        // No overflow: a file is shorter than 2^63 and the alignment at most 2^20.
         let start = header.reader.pos().next_multiple_of(alignment);
         let available = len.saturating_sub(start);
         for (index, t) in tensors.as_mut_slice().iter_mut().enumerate() {
@@ -150,9 +150,9 @@ impl<'a> Infos<'a> {
             return Err(fault.at(Site::tensor(index, t.name.as_bytes()), t.entry));
         }
         let end = no_overlap(tensors.as_slice(), start, alignment)?;
-        trailing(header.bytes, end, alignment)?;
+        trailing(header.part, end, alignment)?;
         Ok(Gguf {
-            parts: vec![header.bytes],
+            parts: vec![header.part],
             version: header.version,
             endian: header.reader.endian,
             alignment,
@@ -190,13 +190,17 @@ fn no_overlap(tensors: &[TensorInfo], start: u64, alignment: u64) -> Result<u64,
 /// Checks the bytes behind the last tensor. Fewer than the alignment are padding, whatever they
 /// are; more are accepted as zeros up to a limit (files padded to a disk block), because anything
 /// else is the sign of a tensor missing from the table, which shifts the data of all others.
-fn trailing(bytes: &[u8], end: u64, alignment: u64) -> Result<(), Error> {
+fn trailing(part: Part<'_>, end: u64, alignment: u64) -> Result<(), Error> {
     // `end` exceeds the length only without tensors, where the data section may be absent.
-    let rest = usize::try_from(end).ok().and_then(|end| bytes.get(end..)).unwrap_or(&[]);
-    let found = rest.len() as u64;
-    let zeros = || found <= MAX_TRAILING_ZEROS && rest.iter().all(|&b| b == 0);
-    if found < alignment || zeros() {
+    let found = part.len.saturating_sub(end);
+    if found < alignment {
         return Ok(());
+    }
+    if found <= MAX_TRAILING_ZEROS {
+        let rest = part.last(found).ok_or_else(|| Fault::Beyond { need: part.len }.at(Site::Data, end))?;
+        if rest.iter().all(|&b| b == 0) {
+            return Ok(());
+        }
     }
     Err(Fault::Uncounted { found, alignment }.at(Site::Data, end))
 }

@@ -5,8 +5,8 @@
 
 use byteorder::{BigEndian, ByteOrder, LittleEndian};
 
-use crate::Endian;
 use crate::error::{Error, Fault, Site};
+use crate::{Endian, Part};
 
 /// A fault and its place in the bytes, before it is known which entry it belongs to.
 #[derive(Debug)]
@@ -49,16 +49,20 @@ impl Endian {
 }
 
 /// Bounded cursor. Copying it marks a place to return to.
+///
+/// Lengths are judged by the bytes that the file has, of which only the first may be in memory: what lies behind those
+/// is [`Fault::Beyond`], which says how much more to bring.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
+    len: u64,
     pos: usize,
     pub(crate) endian: Endian,
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(bytes: &'a [u8], endian: Endian) -> Reader<'a> {
-        Reader { bytes, pos: 0, endian }
+    pub(crate) fn new(part: Part<'a>, endian: Endian) -> Reader<'a> {
+        Reader { bytes: part.head, len: part.len, pos: 0, endian }
     }
 
     /// Bytes from the start.
@@ -66,9 +70,9 @@ impl<'a> Reader<'a> {
         self.pos as u64
     }
 
-    /// Bytes still to be read.
+    /// Bytes of the file still to be read.
     pub(crate) fn left(&self) -> u64 {
-        (self.bytes.len() - self.pos) as u64
+        self.len - self.pos as u64
     }
 
     /// A fault at the next byte.
@@ -80,12 +84,16 @@ impl<'a> Reader<'a> {
     #[inline]
     pub(crate) fn take(&mut self, n: u64) -> Result<&'a [u8], Bad> {
         let left = self.left();
-        // `n <= left` also proves that `n` fits `usize`.
         if n > left {
             return Err(self.bad(Fault::Cut { need: n, left }));
         }
+        // No overflow: `n <= left`, so the sum is at most the length of the file.
+        let end = self.pos as u64 + n;
+        if end > self.bytes.len() as u64 {
+            return Err(self.bad(Fault::Beyond { need: end }));
+        }
         let start = self.pos;
-        self.pos += n as usize;
+        self.pos = end as usize;
         Ok(&self.bytes[start..self.pos])
     }
 

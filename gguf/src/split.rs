@@ -6,7 +6,7 @@
 
 use crate::error::{Error, Fault, Site};
 use crate::tensor::Tensors;
-use crate::{Gguf, Meta, parse as file};
+use crate::{Gguf, Meta, Part, parse as file};
 
 const NO: &str = "split.no";
 const COUNT: &str = "split.count";
@@ -35,10 +35,10 @@ impl Split {
 }
 
 /// Parses the parts of a model, in order.
-pub(crate) fn parse<'a>(parts: &[&'a [u8]]) -> Result<Gguf<'a>, Error> {
+pub(crate) fn parse<'a>(parts: &[Part<'a>]) -> Result<Gguf<'a>, Error> {
     let mut merged: Option<(Gguf<'a>, Vec<crate::TensorInfo>)> = None;
     let count = parts.len();
-    for (index, bytes) in parts.iter().enumerate() {
+    for (index, &bytes) in parts.iter().enumerate() {
         let in_part = |error| Error::Part { index, count, error: Box::new(error) };
         let part = file::parse(bytes).map_err(in_part)?;
         check(&part, index, count).map_err(in_part)?;

@@ -5,9 +5,9 @@
 
 use std::fmt;
 
-use crate::Endian;
 use crate::error::quote;
 use crate::reader::Reader;
+use crate::{Endian, Part};
 
 /// The type of a metadata value or of the elements of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -243,14 +243,14 @@ impl<'a> Array<'a> {
     /// All elements, of whatever type.
     pub fn values(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
         let elem = self.elem;
-        let mut reader = Reader::new(self.bytes, self.endian);
+        let mut reader = Reader::new(Part::whole(self.bytes), self.endian);
         (0..self.len).map_while(move |_| crate::parse::value(&mut reader, elem).ok())
     }
 
     /// The strings of an array of strings; nothing for an array of another type.
     pub fn strings(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let len = if self.elem == ValueType::Str { self.len } else { 0 };
-        let mut reader = Reader::new(self.bytes, self.endian);
+        let mut reader = Reader::new(Part::whole(self.bytes), self.endian);
         (0..len).map_while(move |_| reader.string().ok())
     }
 

@@ -5,7 +5,7 @@ use super::{Weight, panel_bytes};
 use crate::error::{Error, Result};
 use crate::graph::{WeightInfo, WeightKind};
 use crate::plan::{ALIGN, Plan};
-use crate::source::{Source, read_vector, unsupported};
+use crate::source::{Source, finite, read_vector, unsupported};
 use gguf::TensorInfo;
 use kernels::simd::LANES;
 use std::ops::Range;
@@ -39,7 +39,7 @@ pub fn weights(
             WeightKind::Vector => {
                 let values = read_vector(source, tensor)?;
                 if check {
-                    check_finite(tensor, &values, 0)?;
+                    finite(tensor, &values, 0)?;
                 }
                 Weight::Vector(values)
             }
@@ -149,15 +149,8 @@ impl Job<'_> {
         let mut values = vec![0.0; self.info.k];
         for (i, bytes) in bytes.chunks_exact(row).enumerate() {
             decode(bytes, &mut values);
-            check_finite(self.tensor, &values, ((first + i) * self.info.k) as u64)?;
+            finite(self.tensor, &values, ((first + i) * self.info.k) as u64)?;
         }
         Ok(())
-    }
-}
-
-fn check_finite(tensor: &TensorInfo, values: &[f32], first: u64) -> Result<()> {
-    match values.iter().position(|v| !v.is_finite()) {
-        None => Ok(()),
-        Some(i) => Err(Error::NotFinite { name: tensor.name.clone(), index: first + i as u64 }),
     }
 }
