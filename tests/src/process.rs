@@ -38,12 +38,14 @@ pub struct Run {
     stdin: Vec<u8>,
     limit: Duration,
     address_space_kib: Option<u64>,
+    environment: Vec<(String, PathBuf)>,
 }
 
 /// A run with these arguments and a limit of ten minutes.
 pub fn handmill(arguments: &[&str]) -> Run {
     let arguments = arguments.iter().map(|argument| argument.to_string()).collect();
-    Run { arguments, stdin: Vec::new(), limit: Duration::from_secs(600), address_space_kib: None }
+    let limit = Duration::from_secs(600);
+    Run { arguments, stdin: Vec::new(), limit, address_space_kib: None, environment: Vec::new() }
 }
 
 impl Run {
@@ -62,6 +64,12 @@ impl Run {
         Run { address_space_kib: Some(kib), ..self }
     }
 
+    /// Sets a variable of its environment to a path.
+    pub fn environment(mut self, name: &str, path: &Path) -> Run {
+        self.environment.push((name.to_string(), path.to_path_buf()));
+        self
+    }
+
     /// Runs it to its end.
     ///
     /// # Panics
@@ -75,6 +83,7 @@ impl Run {
                 shell
             }
         };
+        command.envs(self.environment.iter().map(|(name, path)| (name, path)));
         command.args(&self.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child =
             command.spawn().unwrap_or_else(|error| panic!("{} cannot be started: {error}", binary().display()));

@@ -100,6 +100,9 @@ pub struct EngineFlags {
     /// Precision of activations: q8; q16, which is 128 times finer; or f32, the reference
     #[arg(long, value_name = "PRECISION", default_value = "q8", value_parser = precision)]
     pub precision: Precision,
+    /// Refuse weights that are NaN or infinite; loading decodes every one of them then
+    #[arg(long)]
+    pub check_tensors: bool,
 }
 
 impl EngineFlags {
@@ -113,6 +116,7 @@ impl EngineFlags {
             precision: self.precision,
             batch: self.batch,
             memory: memory::available(),
+            check_tensors: self.check_tensors,
             ..Options::default()
         }
     }
@@ -247,5 +251,10 @@ mod tests {
             (options.isa, options.kv, options.precision, options.ctx),
             (Some(Isa::Scalar), KvType::F32, Precision::F32, Some(64))
         );
+        assert!(!options.check_tensors);
+        let Command::Run(arguments) = Cli::parse_from(["handmill", "run", "m", "p", "--check-tensors"]).command else {
+            panic!("not run")
+        };
+        assert!(arguments.engine.options().check_tensors);
     }
 }

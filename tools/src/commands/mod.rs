@@ -11,10 +11,11 @@ pub mod verify;
 
 use std::path::{Path, PathBuf};
 
+use engine::file::ModelFile;
 use engine::{Engine, Options, Progress};
 
 use crate::error::{Error, Result};
-use crate::source::{catalogue, obtain};
+use crate::source::{Outcome, Source, catalogue};
 use crate::store::{Name, Store};
 use crate::ui::Ui;
 
@@ -48,6 +49,37 @@ pub fn find(model: &str, ui: Ui) -> Result<PathBuf> {
         None if path.is_file() => Ok(path.to_path_buf()),
         _ => Err(Error::NotFound { name: model.into(), known: catalogue::names() }),
     }
+}
+
+/// [`crate::source::obtain`], and once, when a model has just come, a look at all its weights: a checksum says that the
+/// file is what its maker made, not that it is sound.
+///
+/// # Errors
+/// As that, and weights that are NaN or infinite.
+fn obtain(store: &Store, name: &Name, source: &dyn Source, ui: Ui) -> Result<(PathBuf, Outcome)> {
+    let (path, outcome) = crate::source::obtain(store, name, source, ui)?;
+    if outcome == Outcome::Obtained {
+        match check_weights(&path, ui) {
+            Err(engine::Error::Gguf(error)) => ui.say(&format!("warning: {name} cannot be run: {error}")),
+            Err(error) => {
+                ui.say(&format!("{name} is in the store all the same; handmill rm {name} removes it"));
+                return Err(error.into());
+            }
+            Ok(()) => (),
+        }
+    }
+    Ok((path, outcome))
+}
+
+fn check_weights(path: &Path, ui: Ui) -> engine::Result<()> {
+    let file = ModelFile::open(path)?;
+    let gguf = file.parse()?;
+    let mut bar = None;
+    let mut seen = 0;
+    engine::source::check_finite(&file.source(&gguf), &mut |done, total| {
+        bar.get_or_insert_with(|| ui.bar("checking weights", Some(total), 0)).inc(done - seen);
+        seen = done;
+    })
 }
 
 /// Whether an argument can only be meant as a path, or is one that exists.

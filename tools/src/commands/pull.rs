@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 
 use crate::error::{Error, Result};
-use crate::source::{LocalFile, Outcome, Source, Url, catalogue, obtain};
+use crate::source::{LocalFile, Outcome, Source, Url, catalogue};
 use crate::store::{Digest, Expected, Name, Store};
 use crate::ui::{Ui, print};
 
@@ -44,7 +44,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let store = Store::of_user()?;
     let (name, source) = source(arguments, &store, ui)?;
     let (path, outcome) = match source {
-        Some(source) => obtain(&store, &name, source.as_ref(), ui)?,
+        Some(source) => super::obtain(&store, &name, source.as_ref(), ui)?,
         None => (store.model(&name)?.ok_or_else(|| unknown(&arguments.model))?, Outcome::Present),
     };
     match outcome {
