@@ -46,6 +46,8 @@ pub struct Options {
     pub batch: usize,
     /// Most sequences at once.
     pub sequences: usize,
+    /// Gives hidden states for embeddings instead of logits. Encoders always do.
+    pub embeddings: bool,
     /// Bytes of memory that the model may take, where the caller knows.
     pub memory: Option<u64>,
     /// Refuse weights that are NaN or infinite. Costs a pass over them.
@@ -64,6 +66,7 @@ impl Default for Options {
             precision: Precision::default(),
             batch: 512,
             sequences: 1,
+            embeddings: false,
             memory: None,
             check_tensors: false,
             check_workers: false,
@@ -118,8 +121,10 @@ impl Blueprint {
     /// # Errors
     /// Anything that is wrong with the file or the options, before memory is taken.
     pub fn new(gguf: &Gguf, source: &dyn Source, options: &Options) -> Result<Blueprint> {
-        let spec = Spec::from_meta(gguf.meta())?;
+        let mut spec = Spec::from_meta(gguf.meta())?;
+        spec.hidden |= options.embeddings;
         let limits = limits(&spec, options)?;
+        spec.n_ctx = limits.ctx;
         let graph = (spec.arch.build)(&spec, Builder::new(&spec, source)?)?;
         let plan_limits = plan::Limits { tokens: limits.batch, outputs: limits.outputs, precision: options.precision };
         CpuBackend::check(&graph)?;
@@ -179,19 +184,21 @@ fn limits(spec: &Spec, options: &Options) -> Result<scheduler::Limits> {
         n if (1..=max).contains(&n) => Ok(n),
         n => Err(Error::Option { name, found: n.to_string(), expected: format!("1 to {max}") }),
     };
-    positive("--ctx", ctx, 1 << 24)?;
+    positive("--ctx", ctx, if spec.learned_positions { spec.n_ctx_train } else { 1 << 24 })?;
     positive("--batch", options.batch, 1 << 16)?;
     positive("the number of sequences", options.sequences, 1 << 12)?;
     // A prompt is never longer than the context, so neither is a batch of one sequence.
-    let chunk = options.batch.min(ctx);
-    let batch = options.batch.min(ctx.saturating_mul(options.sequences)).max(options.sequences);
+    let chunk = if spec.causal { options.batch.min(ctx) } else { ctx };
+    let batch = options.batch.min(ctx.saturating_mul(options.sequences)).max(options.sequences).max(chunk);
     Ok(scheduler::Limits {
         batch,
         chunk,
-        outputs: options.sequences.max(MIN_OUTPUTS).min(batch),
+        outputs: if spec.hidden { batch } else { options.sequences.max(MIN_OUTPUTS).min(batch) },
         sequences: options.sequences,
         ctx,
         pages: options.sequences * ctx.div_ceil(PAGE),
+        whole: !spec.causal,
+        hidden: spec.hidden,
     })
 }
 

@@ -105,6 +105,12 @@ pub enum Error {
     /// There is nothing to start from.
     #[error("the prompt is empty, and the model has no start token to begin from; give at least one token")]
     PromptEmpty,
+    /// Text was asked of a model that gives embeddings.
+    #[error("the model was loaded for embeddings and gives no text; ask it for embeddings (handmill embed)")]
+    HiddenOnly,
+    /// Embeddings were asked of a model that was loaded for text.
+    #[error("the model was loaded for text; load it for embeddings")]
+    LogitsOnly,
     /// A token id that the vocabulary does not have.
     #[error("token {id} is not in the vocabulary of {n_vocab} tokens")]
     TokenRange {

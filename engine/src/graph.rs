@@ -9,6 +9,7 @@ use crate::source::Source;
 use crate::spec::{Pairing, Rope, Spec};
 use gguf::{Format, TensorInfo};
 use std::collections::HashSet;
+use std::ops::Range;
 
 pub use kernels::rowwise::Activation;
 
@@ -54,10 +55,14 @@ pub struct WeightInfo {
     pub name: String,
     /// Its format in the file.
     pub format: Format,
-    /// Output features (1 for a vector).
+    /// First row of the tensor that it takes (first element, for a vector).
+    pub first: usize,
+    /// Output features (1 for a vector), of each expert where there are some.
     pub rows: usize,
     /// Input features.
     pub k: usize,
+    /// Matrices of `rows` rows that stand one after the other; 1 but for experts and heads.
+    pub experts: usize,
     /// How it is used.
     pub kind: WeightKind,
 }
@@ -73,6 +78,8 @@ pub struct RopeFreqs {
     pub factors: Vec<f32>,
     /// Which elements pair up.
     pub pairing: Pairing,
+    /// Factor on cosines and sines.
+    pub magnitude: f64,
 }
 
 impl RopeFreqs {
@@ -99,7 +106,7 @@ impl RopeFreqs {
     pub fn fill(&self, position: u32, cos: &mut [f32], sin: &mut [f32]) {
         for ((cos, sin), angle) in cos.iter_mut().zip(sin).zip(self.angles(position)) {
             let (s, c) = libm::sincos(angle);
-            (*cos, *sin) = (c as f32, s as f32);
+            (*cos, *sin) = ((c * self.magnitude) as f32, (s * self.magnitude) as f32);
         }
     }
 }
@@ -123,24 +130,89 @@ pub struct AttentionSpec {
     pub window: Option<usize>,
     /// Scores become `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
+    /// Whether a token sees those before it only.
+    pub causal: bool,
+    /// Whether scores fall with distance, by the graph's slopes.
+    pub alibi: bool,
+    /// Scores of keys without values, one a query head.
+    pub sinks: Option<WeightId>,
+}
+
+/// A row of a table for each token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// By the token.
+    Token,
+    /// By the token's position.
+    Position,
+    /// The first one, for all.
+    First,
+}
+
+/// Columns that are copied: `heads` runs of `width` floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// Runs.
+    pub heads: usize,
+    /// Floats of a run.
+    pub width: usize,
+    /// First float of the first run that is read, and from there to the next.
+    pub from: (usize, usize),
+    /// The same of what is written.
+    pub to: (usize, usize),
+}
+
+/// How a token's experts are chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Routing {
+    /// How many.
+    pub used: usize,
+    /// Whether their weights are scaled to a sum of 1.
+    pub normalize: bool,
+    /// Factor on the weights.
+    pub scale: f32,
 }
 
 /// One operation. Rows are independent in all of them but attention.
 #[expect(missing_docs, reason = "each variant's formula names its fields")]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Op {
-    /// `out = scale * table[token]`.
-    Embed { table: WeightId, scale: f32, out: ValueId },
+    /// `out = scale * table[row] (+ add)`.
+    Embed { table: WeightId, lookup: Lookup, scale: f32, add: Option<ValueId>, out: ValueId },
     /// `out = x / rms(x) * weight (+ residual)`, over each of `heads` equal slices of a row.
     RmsNorm { x: ValueId, weight: WeightId, eps: f32, heads: usize, residual: Option<ValueId>, out: ValueId },
-    /// `out = x * weight^T (+ bias) (+ residual)`.
-    MatMul { x: ValueId, weight: WeightId, bias: Option<WeightId>, residual: Option<ValueId>, out: ValueId },
+    /// `out = (x - mean(x)) / deviation(x) * weight (+ bias)`, over each of `heads` equal slices of a row.
+    LayerNorm { x: ValueId, weight: WeightId, bias: Option<WeightId>, eps: f32, heads: usize, out: ValueId },
+    /// `out = scale * (x * weight^T) (+ bias) (+ residual)`.
+    MatMul {
+        x: ValueId,
+        weight: WeightId,
+        scale: Option<f32>,
+        bias: Option<WeightId>,
+        residual: Option<ValueId>,
+        out: ValueId,
+    },
     /// Rotates `q` and `k` by their positions (where `rope` is given), then stores `k` and `v` in the KV cache.
     RopeStoreKv { q: ValueId, k: ValueId, v: ValueId, rope: Option<usize>, attention: AttentionSpec },
     /// `out` = softmax-weighted values of the keys that each token may see.
     Attention { q: ValueId, attention: AttentionSpec, out: ValueId },
     /// `out = act(gate) * up`.
     GatedAct { gate: ValueId, up: ValueId, act: Activation, out: ValueId },
+    /// `out = g / (1 + e^(-1.702 g)) * (u + 1)`, with `g` the gate cut at 7, `u` cut at 7 and -7.
+    ClampedGlu { gate: ValueId, up: ValueId, out: ValueId },
+    /// `x = act(x)`.
+    Act { x: ValueId, act: Activation },
+    /// `x = cap * tanh(x / cap)`.
+    Softcap { x: ValueId, cap: f32 },
+    /// Copies some columns of `x` to some of `out`.
+    Copy { x: ValueId, columns: Columns, out: ValueId },
+    /// Of each row of scores the best experts and their weights: their numbers, then their weights.
+    Route { scores: ValueId, routing: Routing, out: ValueId },
+    /// `out[slot] = x[slot] * weight[expert]^T (+ bias[expert])` for each of a row's slots: with `routes` those of its
+    /// experts, else slot `i` is expert `i`. `x` is one row for all slots, or has a part for each.
+    ExpertMatMul { x: ValueId, routes: Option<ValueId>, weight: WeightId, bias: Option<WeightId>, out: ValueId },
+    /// `out = sum over slots of weight * x[slot] (+ residual)`.
+    Combine { x: ValueId, routes: ValueId, residual: Option<ValueId>, out: ValueId },
     /// The rows of `x` whose logits are wanted.
     Gather { x: ValueId, out: ValueId },
 }
@@ -156,7 +228,9 @@ pub struct Graph {
     pub ropes: Vec<RopeFreqs>,
     /// The operations, in an order that computes.
     pub ops: Vec<Op>,
-    /// The result: one row of `n_vocab` for each wanted output.
+    /// Slopes of ALiBi, one a query head.
+    pub slopes: Vec<f32>,
+    /// The result: for each wanted output a row of logits, or of an embedding model's hidden state.
     pub logits: ValueId,
 }
 
@@ -168,13 +242,20 @@ pub struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// A builder with the rotary embeddings of `spec`. Where the file has `rope_freqs.weight`, each wavelength is
-    /// divided by its factor there (Llama 3).
+    /// A builder with the rotary embeddings of `spec`. Where the file has `rope_freqs.weight`, each angle is divided by
+    /// its factor there (Llama 3); where it has a set for short and one for long contexts (Phi), by that for the
+    /// context asked for.
     pub fn new(spec: &Spec, source: &'a dyn Source) -> Result<Builder<'a>> {
-        let graph = Graph { values: vec![], weights: vec![], ropes: vec![], ops: vec![], logits: ValueId(0) };
+        let slopes = spec.alibi.clone();
+        let graph = Graph { values: vec![], weights: vec![], ropes: vec![], ops: vec![], slopes, logits: ValueId(0) };
         let mut b = Builder { source, graph, used: HashSet::new() };
         for rope in &spec.ropes {
-            let factors = b.read_vector("rope_freqs.weight", rope.dims / 2)?;
+            let pairs = rope.dims / 2;
+            let one = b.read_vector("rope_freqs.weight", pairs)?;
+            let short = b.read_vector("rope_factors_short.weight", pairs)?;
+            let long = b.read_vector("rope_factors_long.weight", pairs)?;
+            let stretched = rope.long_from.is_some_and(|original| spec.n_ctx > original);
+            let factors = one.or(if stretched { long } else { short });
             b.graph.ropes.push(rope_freqs(rope, factors.as_deref()));
         }
         Ok(b)
@@ -202,19 +283,24 @@ impl<'a> Builder<'a> {
         self.graph.values[x.0 as usize].width
     }
 
-    fn weight(&mut self, name: &str, dims: &[u64], kind: WeightKind) -> Result<WeightId> {
-        if let Some(i) = self.graph.weights.iter().position(|w| w.name == name) {
+    /// Rows `part` of each of `experts` matrices (elements, of a vector) of a tensor of shape `dims`.
+    fn weight(&mut self, name: &str, dims: &[usize], part: Range<usize>, kind: WeightKind) -> Result<WeightId> {
+        let (first, len) = (part.start, part.len());
+        let (rows, k) = if kind == WeightKind::Vector { (1, len) } else { (len, dims[0]) };
+        let same = |w: &WeightInfo| w.name == name && w.first == first && w.rows == rows && w.k == k;
+        if let Some(i) = self.graph.weights.iter().position(same) {
             return Ok(WeightId(i as u32));
         }
+        let dims: Vec<u64> = dims.iter().map(|&d| d as u64).collect();
         let info = self.source.tensor(name).ok_or_else(|| Error::Tensor {
             name: name.into(),
             found: "missing".into(),
             expected: format!("a tensor of shape {dims:?}"),
         })?;
-        check_shape(info, dims)?;
+        check_shape(info, &dims)?;
         self.used.insert(name.to_string());
-        let (k, rows) = (info.shape.k() as usize, info.shape.rows() as usize);
-        self.graph.weights.push(WeightInfo { name: name.into(), format: info.format, rows, k, kind });
+        let experts = if kind == WeightKind::Matrix { dims.get(2).map_or(1, |&n| n as usize) } else { 1 };
+        self.graph.weights.push(WeightInfo { name: name.into(), format: info.format, first, rows, k, experts, kind });
         Ok(WeightId(self.graph.weights.len() as u32 - 1))
     }
 
@@ -223,7 +309,23 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// The tensor is missing or has another shape.
     pub fn matrix(&mut self, name: &str, rows: usize, k: usize) -> Result<WeightId> {
-        self.weight(name, &[k as u64, rows as u64], WeightKind::Matrix)
+        self.weight(name, &[k, rows], 0..rows, WeightKind::Matrix)
+    }
+
+    /// Rows `part` of a matrix of `rows` rows.
+    ///
+    /// # Errors
+    /// The tensor is missing or has another shape.
+    pub fn matrix_part(&mut self, name: &str, rows: usize, k: usize, part: Range<usize>) -> Result<WeightId> {
+        self.weight(name, &[k, rows], part, WeightKind::Matrix)
+    }
+
+    /// `n` matrices of `rows` output and `k` input features in one tensor.
+    ///
+    /// # Errors
+    /// The tensor is missing or has another shape.
+    pub fn experts(&mut self, name: &str, n: usize, rows: usize, k: usize) -> Result<WeightId> {
+        self.weight(name, &[k, rows, n], 0..rows, WeightKind::Matrix)
     }
 
     /// A vector of `len` floats of the file.
@@ -231,7 +333,41 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// The tensor is missing or has another shape.
     pub fn vector(&mut self, name: &str, len: usize) -> Result<WeightId> {
-        self.weight(name, &[len as u64], WeightKind::Vector)
+        self.weight(name, &[len], 0..len, WeightKind::Vector)
+    }
+
+    /// Elements `part` of a vector of `len` floats, where the file has it.
+    ///
+    /// # Errors
+    /// The tensor has another shape.
+    pub fn opt_vector_part(&mut self, name: &str, len: usize, part: Range<usize>) -> Result<Option<WeightId>> {
+        self.has(name).then(|| self.weight(name, &[len], part, WeightKind::Vector)).transpose()
+    }
+
+    /// All floats of a tensor of `n` rows of `width`, where the file has it.
+    ///
+    /// # Errors
+    /// The tensor has another shape.
+    pub fn opt_rows(&mut self, name: &str, n: usize, width: usize) -> Result<Option<WeightId>> {
+        self.has(name).then(|| self.weight(name, &[width, n], 0..n * width, WeightKind::Vector)).transpose()
+    }
+
+    /// The one float of a tensor, where the file has it.
+    ///
+    /// # Errors
+    /// The tensor has another shape or cannot be read.
+    pub fn opt_scalar(&mut self, name: &str) -> Result<Option<f32>> {
+        Ok(self.read_vector(name, 1)?.and_then(|v| v.first().copied()))
+    }
+
+    /// Says that a tensor of the file is known and not needed.
+    pub fn leave(&mut self, name: &str) {
+        self.used.insert(name.to_string());
+    }
+
+    /// The dimensions of a tensor.
+    pub fn dims(&self, name: &str) -> Option<&[u64]> {
+        self.source.tensor(name).map(|t| t.shape.dims())
     }
 
     /// A vector that not every file of an architecture has.
@@ -246,8 +382,27 @@ impl<'a> Builder<'a> {
 
     /// Rows of `table` for the batch's tokens, times `scale`.
     pub fn embed(&mut self, table: WeightId, scale: f32) -> ValueId {
+        self.lookup(table, Lookup::Token, scale, None)
+    }
+
+    /// Rows of `table` times `scale`; `add` is added to them.
+    pub fn lookup(&mut self, table: WeightId, lookup: Lookup, scale: f32, add: Option<ValueId>) -> ValueId {
         let out = self.value(self.graph.weights[table.0 as usize].k, Rows::Tokens);
-        self.graph.ops.push(Op::Embed { table, scale, out });
+        self.graph.ops.push(Op::Embed { table, lookup, scale, add, out });
+        out
+    }
+
+    /// Layer norm of each of `heads` slices of `x`.
+    pub fn layer_norm(
+        &mut self,
+        x: ValueId,
+        weight: WeightId,
+        bias: Option<WeightId>,
+        eps: f32,
+        heads: usize,
+    ) -> ValueId {
+        let out = self.like(x, self.width(x));
+        self.graph.ops.push(Op::LayerNorm { x, weight, bias, eps, heads, out });
         out
     }
 
@@ -273,8 +428,20 @@ impl<'a> Builder<'a> {
         bias: Option<WeightId>,
         residual: Option<ValueId>,
     ) -> ValueId {
+        self.scaled_matmul(x, weight, None, bias, residual)
+    }
+
+    /// `x` times a matrix times `scale`; bias and residual are added to the result.
+    pub fn scaled_matmul(
+        &mut self,
+        x: ValueId,
+        weight: WeightId,
+        scale: Option<f32>,
+        bias: Option<WeightId>,
+        residual: Option<ValueId>,
+    ) -> ValueId {
         let out = self.like(x, self.graph.weights[weight.0 as usize].rows);
-        self.graph.ops.push(Op::MatMul { x, weight, bias, residual, out });
+        self.graph.ops.push(Op::MatMul { x, weight, scale, bias, residual, out });
         out
     }
 
@@ -290,6 +457,63 @@ impl<'a> Builder<'a> {
     pub fn gated_act(&mut self, gate: ValueId, up: ValueId, act: Activation) -> ValueId {
         let out = self.like(gate, self.width(gate));
         self.graph.ops.push(Op::GatedAct { gate, up, act, out });
+        out
+    }
+
+    /// The gate of gpt-oss.
+    pub fn clamped_glu(&mut self, gate: ValueId, up: ValueId) -> ValueId {
+        let out = self.like(gate, self.width(gate));
+        self.graph.ops.push(Op::ClampedGlu { gate, up, out });
+        out
+    }
+
+    /// `x = act(x)`.
+    pub fn activate(&mut self, x: ValueId, act: Activation) {
+        self.graph.ops.push(Op::Act { x, act });
+    }
+
+    /// `x = cap * tanh(x / cap)`.
+    pub fn softcap(&mut self, x: ValueId, cap: f32) {
+        self.graph.ops.push(Op::Softcap { x, cap });
+    }
+
+    /// A value of `width` floats a row that [`Builder::copy`] fills, with as many rows as `x`.
+    pub fn blank(&mut self, x: ValueId, width: usize) -> ValueId {
+        self.like(x, width)
+    }
+
+    /// Copies some columns of `x` to some of `out`.
+    pub fn copy(&mut self, x: ValueId, columns: Columns, out: ValueId) {
+        self.graph.ops.push(Op::Copy { x, columns, out });
+    }
+
+    /// The experts of each row of `scores`, and their weights.
+    pub fn route(&mut self, scores: ValueId, routing: Routing) -> ValueId {
+        let out = self.like(scores, 2 * routing.used);
+        self.graph.ops.push(Op::Route { scores, routing, out });
+        out
+    }
+
+    /// `x` times the matrices of each row's experts (of all, in order, without `routes`), one part of the result a slot.
+    pub fn expert_matmul(
+        &mut self,
+        x: ValueId,
+        routes: Option<ValueId>,
+        weight: WeightId,
+        bias: Option<WeightId>,
+    ) -> ValueId {
+        let w = &self.graph.weights[weight.0 as usize];
+        let (rows, experts) = (w.rows, w.experts);
+        let slots = routes.map_or(experts, |r| self.width(r) / 2);
+        let out = self.like(x, slots * rows);
+        self.graph.ops.push(Op::ExpertMatMul { x, routes, weight, bias, out });
+        out
+    }
+
+    /// The parts of `x` added up by the weights of their experts.
+    pub fn combine(&mut self, x: ValueId, routes: ValueId, residual: Option<ValueId>) -> ValueId {
+        let out = self.like(x, self.width(x) / (self.width(routes) / 2));
+        self.graph.ops.push(Op::Combine { x, routes, residual, out });
         out
     }
 
@@ -332,13 +556,28 @@ fn check_shape(info: &TensorInfo, dims: &[u64]) -> Result<()> {
 }
 
 /// The angles of a rotary embedding (Su et al., 2021): pair i turns by `position * base^(-2i / dims) * scale / factor[i]`
-/// (factors as published with Llama 3.1).
+/// (factors as published with Llama 3.1, or those of YaRN).
 fn rope_freqs(rope: &Rope, factors: Option<&[f32]>) -> RopeFreqs {
     let pairs = rope.dims / 2;
+    let mut factors = factors.map_or_else(|| vec![1.0; pairs], <[f32]>::to_vec);
+    if let Some(yarn) = rope.yarn {
+        // The pair that turns `beta` times over the original context.
+        let pair = |beta: f64| {
+            rope.dims as f64 * libm::log(yarn.original as f64 / (beta * std::f64::consts::TAU))
+                / (2.0 * libm::log(rope.base))
+        };
+        let low = pair(yarn.beta_fast).floor().max(0.0);
+        let high = pair(yarn.beta_slow).ceil().min(rope.dims as f64 - 1.0);
+        for (i, factor) in factors.iter_mut().enumerate() {
+            let interpolated = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
+            *factor /= (interpolated / yarn.factor + (1.0 - interpolated)) as f32;
+        }
+    }
     RopeFreqs {
         ratio: libm::pow(rope.base, -2.0 / rope.dims as f64) as f32,
         scale: rope.scale as f32,
-        factors: factors.map_or_else(|| vec![1.0; pairs], <[f32]>::to_vec),
+        factors,
         pairing: rope.pairing,
+        magnitude: rope.magnitude,
     }
 }

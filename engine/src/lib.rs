@@ -12,6 +12,8 @@ pub mod answer;
 pub mod backend;
 pub mod batch;
 #[cfg(not(target_family = "wasm"))]
+pub mod embed;
+#[cfg(not(target_family = "wasm"))]
 mod engine;
 pub mod error;
 #[cfg(not(target_family = "wasm"))]

@@ -192,7 +192,18 @@ impl Plan {
     pub fn cut(kind: &StepKind) -> Cut {
         match kind {
             StepKind::RopeTable { .. } | StepKind::Quantize { .. } => Cut::Tokens,
-            StepKind::Op(Op::Embed { .. } | Op::RmsNorm { .. } | Op::GatedAct { .. }) => Cut::Tokens,
+            StepKind::Op(
+                Op::Embed { .. }
+                | Op::RmsNorm { .. }
+                | Op::LayerNorm { .. }
+                | Op::GatedAct { .. }
+                | Op::ClampedGlu { .. }
+                | Op::Act { .. }
+                | Op::Softcap { .. }
+                | Op::Copy { .. }
+                | Op::Route { .. }
+                | Op::Combine { .. },
+            ) => Cut::Tokens,
             StepKind::Op(_) => Cut::Other,
         }
     }
@@ -281,16 +292,27 @@ enum Access {
 fn operands(op: &Op) -> Vec<(ValueId, Access)> {
     use Access::{Both, Product, Read, Write};
     match *op {
-        Op::Embed { out, .. } => vec![(out, Write)],
+        Op::Embed { add, out, .. } => add.map(|a| (a, Read)).into_iter().chain([(out, Write)]).collect(),
         Op::RmsNorm { x, residual, out, .. } => {
             residual.map(|r| (r, Read)).into_iter().chain([(x, Read), (out, Write)]).collect()
+        }
+        Op::LayerNorm { x, out, .. } | Op::Copy { x, out, .. } => vec![(x, Read), (out, Write)],
+        Op::Act { x, .. } | Op::Softcap { x, .. } => vec![(x, Both)],
+        Op::Route { scores, out, .. } => vec![(scores, Read), (out, Write)],
+        Op::ExpertMatMul { x, routes, out, .. } => {
+            routes.map(|r| (r, Read)).into_iter().chain([(x, Read), (out, Write)]).collect()
+        }
+        Op::Combine { x, routes, residual, out } => {
+            residual.map(|r| (r, Read)).into_iter().chain([(x, Read), (routes, Read), (out, Write)]).collect()
         }
         Op::MatMul { x, weight, residual, out, .. } => {
             residual.map(|r| (r, Read)).into_iter().chain([(x, Product(weight)), (out, Write)]).collect()
         }
         Op::RopeStoreKv { q, k, v, .. } => vec![(q, Both), (k, Both), (v, Read)],
         Op::Attention { q, out, .. } => vec![(q, Read), (out, Write)],
-        Op::GatedAct { gate, up, out, .. } => vec![(gate, Read), (up, Read), (out, Write)],
+        Op::GatedAct { gate, up, out, .. } | Op::ClampedGlu { gate, up, out } => {
+            vec![(gate, Read), (up, Read), (out, Write)]
+        }
         Op::Gather { x, out } => vec![(x, Read), (out, Write)],
     }
 }
@@ -385,8 +407,11 @@ impl<'a> Layout<'a> {
     /// A value that takes the place of a residual which dies in the same step: the sum is made in place.
     fn in_place(&self, id: Placed, first: usize) -> Option<Buffer> {
         let Placed::Value(v) = id else { return None };
-        let StepKind::Op(Op::MatMul { residual: Some(r), out, .. } | Op::RmsNorm { residual: Some(r), out, .. }) =
-            self.kinds.get(first)?
+        let StepKind::Op(
+            Op::MatMul { residual: Some(r), out, .. }
+            | Op::RmsNorm { residual: Some(r), out, .. }
+            | Op::Combine { residual: Some(r), out, .. },
+        ) = self.kinds.get(first)?
         else {
             return None;
         };

@@ -31,6 +31,10 @@ pub struct Limits {
     pub ctx: usize,
     /// Pages of the KV cache.
     pub pages: usize,
+    /// Whether a prompt must be computed in one step, as where tokens see those after them.
+    pub whole: bool,
+    /// Whether the model gives hidden states, of which no token can be drawn.
+    pub hidden: bool,
 }
 
 struct Waiting {
@@ -62,6 +66,7 @@ struct Room {
     tokens: usize,
     outputs: usize,
     chunk: usize,
+    whole: bool,
 }
 
 /// The queue, the running sequences and the batch that is filled for them.
@@ -111,6 +116,9 @@ impl Scheduler {
         if let Some(&id) = request.prompt.iter().find(|&&id| id as usize >= n_vocab) {
             return Err(Error::TokenRange { id, n_vocab });
         }
+        if self.limits.hidden && request.max_tokens != Some(0) {
+            return Err(Error::HiddenOnly);
+        }
         request.sampling.validate()?;
         Ok(())
     }
@@ -139,7 +147,8 @@ impl Scheduler {
     pub fn fill(&mut self, batch: &mut Batch, now: u64) {
         self.admit(now);
         batch.clear();
-        let mut room = Room { tokens: self.limits.batch, outputs: self.limits.outputs, chunk: self.limits.chunk };
+        let Limits { batch: tokens, outputs, chunk, whole, .. } = self.limits;
+        let mut room = Room { tokens, outputs, chunk, whole };
         // Answers first: they bring one token and wait for it; prompts share what is left.
         for generating in [true, false] {
             for r in &mut self.running {
@@ -158,7 +167,8 @@ impl Scheduler {
                 .request
                 .max_tokens
                 .map_or(self.limits.ctx, |n| self.limits.ctx.min(first.request.prompt.len().saturating_add(n)));
-            let seq = self.kv.open(&first.request.prompt, first.request.observed().start, first.request.scope);
+            let cached = if self.limits.whole { 0 } else { first.request.observed().start };
+            let seq = self.kv.open(&first.request.prompt, cached, first.request.scope);
             let promised = longest.div_ceil(PAGE) - seq.pages().len();
             let spoken_for: usize = self.running.iter().map(|r| r.promised).sum();
             if promised + spoken_for > self.kv.available() {
@@ -252,7 +262,7 @@ impl Running {
         let from = self.request.observed().start.min(self.tokens.len() - 1).max(done);
         let n = (self.tokens.len() - done).min(room.tokens).min(room.chunk).min(from - done + room.outputs);
         let held = self.seq.pages().len();
-        if n == 0 || !kv.reserve(&mut self.seq, n) {
+        if n == 0 || room.whole && n < self.tokens.len() - done || !kv.reserve(&mut self.seq, n) {
             return;
         }
         self.promised -= (self.seq.pages().len() - held).min(self.promised);

@@ -7,12 +7,15 @@ mod encode;
 mod float;
 mod kquant;
 mod legacy;
+mod scaled;
 
 use std::fmt;
 
 pub use float::{BF16, F16, F32};
 pub use kquant::{Q2K, Q3K, Q4K, Q5K, Q6K, scales_and_mins};
 pub use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+pub use scaled::{FP4_VALUES, IQ4_VALUES, Scaled};
+pub use scaled::{IQ1M, IQ1S, IQ2S, IQ2XS, IQ2XXS, IQ3S, IQ3XXS, IQ4NL, IQ4XS, MXFP4, NVFP4, Q1_0, Q2_0, TQ1_0, TQ2_0};
 
 /// A format's block as it stands in a file: plain bytes, alignment 1, no padding.
 ///
@@ -131,27 +134,27 @@ formats! {
     Q5K     = 13, "q5_k",     256 in 176, [0: 2 x 2], full Q5K;
     Q6K     = 14, "q6_k",     256 in 210, [208: 2 x 1], full Q6K;
     Q8K     = 15, "q8_k",     256 in 292, [0: 4 x 1, 260: 2 x 16], raw;
-    IQ2XXS  = 16, "iq2_xxs",  256 in  66, [0: 2 x 33], raw;
-    IQ2XS   = 17, "iq2_xs",   256 in  74, [0: 2 x 33], raw;
-    IQ3XXS  = 18, "iq3_xxs",  256 in  98, [0: 2 x 1], raw;
-    IQ1S    = 19, "iq1_s",    256 in  50, [0: 2 x 1, 34: 2 x 8], raw;
-    IQ4NL   = 20, "iq4_nl",    32 in  18, [0: 2 x 1], raw;
-    IQ3S    = 21, "iq3_s",    256 in 110, [0: 2 x 1], raw;
-    IQ2S    = 22, "iq2_s",    256 in  82, [0: 2 x 1], raw;
-    IQ4XS   = 23, "iq4_xs",   256 in 136, [0: 2 x 2], raw;
+    IQ2XXS  = 16, "iq2_xxs",  256 in  66, [0: 2 x 33], read IQ2XXS;
+    IQ2XS   = 17, "iq2_xs",   256 in  74, [0: 2 x 33], read IQ2XS;
+    IQ3XXS  = 18, "iq3_xxs",  256 in  98, [0: 2 x 1], read IQ3XXS;
+    IQ1S    = 19, "iq1_s",    256 in  50, [0: 2 x 1, 34: 2 x 8], read IQ1S;
+    IQ4NL   = 20, "iq4_nl",    32 in  18, [0: 2 x 1], read IQ4NL;
+    IQ3S    = 21, "iq3_s",    256 in 110, [0: 2 x 1], read IQ3S;
+    IQ2S    = 22, "iq2_s",    256 in  82, [0: 2 x 1], read IQ2S;
+    IQ4XS   = 23, "iq4_xs",   256 in 136, [0: 2 x 2], read IQ4XS;
     I8      = 24, "i8",         1 in   1, [], raw;
     I16     = 25, "i16",        1 in   2, [0: 2 x 1], raw;
     I32     = 26, "i32",        1 in   4, [0: 4 x 1], raw;
     I64     = 27, "i64",        1 in   8, [0: 8 x 1], raw;
     F64     = 28, "f64",        1 in   8, [0: 8 x 1], raw;
-    IQ1M    = 29, "iq1_m",    256 in  56, [48: 2 x 4], raw;
+    IQ1M    = 29, "iq1_m",    256 in  56, [48: 2 x 4], read IQ1M;
     BF16    = 30, "bf16",       1 in   2, [0: 2 x 1], full BF16;
-    TQ1_0   = 34, "tq1_0",    256 in  54, [52: 2 x 1], raw;
-    TQ2_0   = 35, "tq2_0",    256 in  66, [64: 2 x 1], raw;
-    MXFP4   = 39, "mxfp4",     32 in  17, [], raw;
-    NVFP4   = 40, "nvfp4",     64 in  36, [], raw;
-    Q1_0    = 41, "q1_0",     128 in  18, [0: 2 x 1], raw;
-    Q2_0    = 42, "q2_0",      64 in  18, [0: 2 x 1], raw;
+    TQ1_0   = 34, "tq1_0",    256 in  54, [52: 2 x 1], read TQ1_0;
+    TQ2_0   = 35, "tq2_0",    256 in  66, [64: 2 x 1], read TQ2_0;
+    MXFP4   = 39, "mxfp4",     32 in  17, [], read MXFP4;
+    NVFP4   = 40, "nvfp4",     64 in  36, [], read NVFP4;
+    Q1_0    = 41, "q1_0",     128 in  18, [0: 2 x 1], read Q1_0;
+    Q2_0    = 42, "q2_0",      64 in  18, [0: 2 x 1], read Q2_0;
 }
 
 // Rows are found by `format as usize`, names are unique, fields lie inside the block.
@@ -215,6 +218,43 @@ impl Format {
     /// The fields of a block that have a byte order.
     pub fn fields(self) -> &'static [Field] {
         self.row().fields
+    }
+
+    /// The fields of a block that are binary16 factors of its values; none where factors are something else.
+    pub fn factors(self) -> &'static [Field] {
+        match self {
+            Format::IQ2XXS | Format::IQ2XS | Format::IQ1S | Format::IQ4XS => &[Field { at: 0, width: 2, count: 1 }],
+            Format::IQ1M => &[],
+            _ if self.fields().iter().all(|field| field.width == 2) => self.fields(),
+            _ => &[],
+        }
+    }
+
+    /// Sets every factor of a block to `factor`, or to what is next to it and can be written: for makers of random
+    /// blocks, whose values are then as large as wanted.
+    ///
+    /// # Panics
+    /// If `block` is not one block.
+    pub fn set_factor(self, block: &mut [u8], factor: f32) {
+        assert_eq!(block.len(), self.block_bytes(), "bytes of a block");
+        let half = half::f16::from_f32(factor);
+        for field in self.factors() {
+            block[field.at..][..2 * field.count]
+                .chunks_exact_mut(2)
+                .for_each(|f| f.copy_from_slice(&half.to_le_bytes()));
+        }
+        // The exponent of twice the factor, as its table holds doubles; at most 2.
+        let exponent = (factor.abs().to_bits() >> 23) as u8;
+        match self {
+            Format::MXFP4 => block[0] = exponent.saturating_add(1),
+            Format::NVFP4 => block[..4].fill(exponent.saturating_sub(119).min(15) << 3),
+            Format::IQ1M => {
+                for (i, three) in block[48..].chunks_exact_mut(2).enumerate() {
+                    three[1] = three[1] & 15 | ((half.to_bits() >> (4 * i) & 15) as u8) << 4;
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Decodes whole little-endian blocks to f32; `None` where the format is not decoded.

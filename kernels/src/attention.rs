@@ -63,6 +63,8 @@ pub struct Queries<'a> {
     pub tokens: usize,
     /// Position of the first token.
     pub start: usize,
+    /// How much a score falls with each position of distance, one slope a head of the group (Press et al., 2022).
+    pub slopes: Option<&'a [f32]>,
 }
 
 /// The keys and values of one sequence for one layer and KV head.
@@ -312,7 +314,7 @@ impl<'a> Tile<'a> {
             self.score_page(s, page, queries, keys, scores);
         }
         for (row, scores) in scores.chunks_exact_mut(PANELS).enumerate() {
-            (m[row], l[row]) = self.weigh(s, self.seen[row], scores);
+            (m[row], l[row]) = self.weigh(s, row, scores);
         }
         for page in self.pages.clone() {
             let (_, values) = self.block.page::<E>(first_page + page);
@@ -345,10 +347,19 @@ impl<'a> Tile<'a> {
             .compute(s);
     }
 
+    /// A row's slope, and its position counted from the tile's start.
+    #[inline(always)]
+    fn penalty(&self, row: usize) -> Option<(f32, f32)> {
+        let (queries, group) = (&self.block.queries, self.block.params.group);
+        let at = (queries.start + row / group) as f32 - (self.tile * TILE) as f32;
+        queries.slopes.map(|slopes| (slopes[row % group], at))
+    }
+
     /// Turns the products of a row into weights `e^(score - m)`, 0 where the row does not see the key, and gives `m`
     /// and the sum of the weights.
     #[inline(always)]
-    fn weigh<S: Simd>(&self, s: S, (start, end): (usize, usize), scores: &mut [[f32; LANES]]) -> (f32, f32) {
+    fn weigh<S: Simd>(&self, s: S, row: usize, scores: &mut [[f32; LANES]]) -> (f32, f32) {
+        let (start, end) = self.seen[row];
         if start >= end {
             return (f32::NEG_INFINITY, 0.0);
         }
@@ -357,6 +368,7 @@ impl<'a> Tile<'a> {
         let cap = softcap.unwrap_or(1.0);
         let (cap, inverse) = (s.splat(cap), s.splat(1.0 / cap));
         let none = s.splat(f32::NEG_INFINITY);
+        let penalty = self.penalty(row);
         let (start_at, end_at) = (s.splat(start as f32), s.splat(end as f32));
         let mut max = none;
         let panels = start / LANES..end.div_ceil(LANES);
@@ -364,6 +376,10 @@ impl<'a> Tile<'a> {
             let mut x = s.mul(s.load(&scores[panel]), s.splat(scale));
             if softcap.is_some() {
                 x = s.mul(cap, math::tanh(s, s.mul(x, inverse)));
+            }
+            if let Some((slope, at)) = penalty {
+                let key = s.add(s.load(&COUNT), s.splat((panel * LANES) as f32));
+                x = s.fnma(s.splat(slope), s.abs(s.sub(key, s.splat(at))), x);
             }
             if panel * LANES < start || (panel + 1) * LANES > end {
                 let key = s.add(s.load(&COUNT), s.splat((panel * LANES) as f32));

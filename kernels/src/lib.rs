@@ -65,6 +65,8 @@ pub struct Kernels {
     pub activate: fn(Activation, &mut [f32]),
     /// [`rowwise::gated`]: gate, up, output.
     pub gated: fn(Activation, &[f32], &[f32], &mut [f32]),
+    /// [`rowwise::clamped_glu`]: gate, up, output.
+    pub clamped_glu: fn(&[f32], &[f32], &mut [f32]),
     /// [`rowwise::add`]: summand, sum.
     pub add: fn(&[f32], &mut [f32]),
     /// [`rowwise::add_scaled`]: factor, summand, sum.
@@ -148,6 +150,7 @@ const fn kernels<S: Token>(isa: Isa) -> Kernels {
         rope: entry!(rowwise::rope(rotation, head_dim, x)),
         activate: entry!(rowwise::activate(act, x)),
         gated: entry!(rowwise::gated(act, gate, up, out)),
+        clamped_glu: entry!(rowwise::clamped_glu(gate, up, out)),
         add: entry!(rowwise::add(x, out)),
         add_scaled: entry!(rowwise::add_scaled(factor, x, out)),
         scale: entry!(rowwise::scale(factor, x)),

@@ -285,6 +285,19 @@ pub fn gated<S: Simd>(s: S, act: Activation, gate: &[f32], up: &[f32], out: &mut
     with_activation!(s, act, gated_by(s, gate, up, out))
 }
 
+/// `out = g / (1 + e^(-1.702 g)) * (u + 1)` with `g = min(gate, 7)` and `u = up` cut at 7 and -7: the gate of gpt-oss.
+#[inline(always)]
+pub fn clamped_glu<S: Simd>(s: S, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    assert!(gate.len() == out.len() && up.len() == out.len(), "rows of one length");
+    let limit = s.splat(7.0);
+    for at in (0..out.len()).step_by(LANES) {
+        let g = s.min(limit, get(s, gate, at, 0.0));
+        let u = s.min(limit, s.max(s.splat(-7.0), get(s, up, at, 0.0)));
+        let swish = s.mul(g, math::sigmoid(s, s.mul(g, s.splat(1.702))));
+        put(s, out, at, s.mul(swish, s.add(u, s.splat(1.0))));
+    }
+}
+
 /// `out += x`.
 #[inline(always)]
 pub fn add<S: Simd>(s: S, x: &[f32], out: &mut [f32]) {

@@ -51,6 +51,7 @@ struct Case {
     tokens: usize,
     start: usize,
     sinks: Option<Vec<f32>>,
+    slopes: Option<Vec<f32>>,
     memory: Vec<u64>,
     page_stride: usize,
     offset: usize,
@@ -73,8 +74,20 @@ impl Case {
             pages.swap(i, (random.one().abs() * i as f32) as usize);
         }
         let start = len - tokens;
-        let mut case =
-            Case { params, keys, values, queries, tokens, start, sinks: None, memory, page_stride, offset, pages };
+        let mut case = Case {
+            params,
+            keys,
+            values,
+            queries,
+            tokens,
+            start,
+            sinks: None,
+            slopes: None,
+            memory,
+            page_stride,
+            offset,
+            pages,
+        };
         case.store_all(best());
         case
     }
@@ -97,7 +110,7 @@ impl Case {
         let (page_stride, offset, pages, len) = (self.page_stride, self.offset, &self.pages[..], self.keys.len());
         Block {
             params: self.params,
-            queries: Queries { data, stride, tokens, start },
+            queries: Queries { data, stride, tokens, start, slopes: self.slopes.as_deref() },
             cache: Cache { data: data_of_cache, page_stride, offset, pages, len },
         }
     }
@@ -193,10 +206,12 @@ impl Case {
             .map(|&key| {
                 let products = query.iter().zip(&self.keys[key]).map(|(&q, &k)| f64::from(q) * self.stored(k));
                 let (dot, size) = products.fold((0.0, 0.0), |(dot, size), p| (dot + p, size + p.abs()));
-                let score = dot * f64::from(scale);
+                let slope = self.slopes.as_ref().map_or(0.0, |slopes| f64::from(slopes[head]));
+                let penalty = slope * (self.start + token).abs_diff(key) as f64;
+                let score = dot * f64::from(scale) - penalty;
                 // One rounding for each element of the head, of partial sums that are at most the sum of magnitudes;
                 // one for the scale; the cap adds 9 of its own and never enlarges an error.
-                let error = (d_k as f64 + 1.0) * ROUND * size * f64::from(scale).abs();
+                let error = (d_k as f64 + 1.0) * ROUND * size * f64::from(scale).abs() + ROUND * score.abs();
                 let capped = softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh());
                 largest_error = largest_error.max(error + softcap.map_or(0.0, |_| 9.0 * ROUND * capped.abs()));
                 capped
@@ -276,7 +291,7 @@ fn lengths_around_pages_and_tiles() {
 }
 
 #[test]
-fn windows_caps_and_sinks() {
+fn windows_caps_slopes_and_sinks() {
     for window in [1, 8, 16, 33, 256, 300, 1000] {
         let params = Params { window: Some(window), ..params(16, 1) };
         for (tokens, len) in [(16, 16), (16, 264), (16, 600), (1, 600)] {
@@ -285,6 +300,11 @@ fn windows_caps_and_sinks() {
     }
     for cap in [1.0, 50.0] {
         Case::new(Params { softcap: Some(cap), scale: 1.0, ..params(40, 3) }, 4, 330, 5).check();
+    }
+    for causal in [true, false] {
+        let mut case = Case::new(Params { causal, ..params(24, 3) }, 4, 330, 8);
+        case.slopes = Some(vec![0.5, 0.03, 1e-3]);
+        case.check();
     }
     for size in [1.0, 30.0] {
         let mut case = Case::new(params(40, 3), 4, 330, 6);

@@ -237,6 +237,25 @@ fn softcap_of_ordinary_and_extreme_values() {
     }
 }
 
+#[test]
+fn the_clamped_gate_of_ordinary_and_extreme_values() {
+    let mut random = Random(17);
+    for n in [1, 16, 75] {
+        let (gate, up) = (random.row(n, 12.0), random.row(n, 12.0));
+        let found = run(&vec![0.0; n], |k, out| (k.clamped_glu)(&gate, &up, out));
+        for ((y, &g), &u) in found.into_iter().zip(&gate).zip(&up) {
+            let (g, u) = (f64::from(g.min(7.0)), f64::from(u.clamp(-7.0, 7.0)));
+            let exact = g / (1.0 + (-1.702 * g).exp()) * (u + 1.0);
+            // The constant and its product with g round once each, which the logistic function takes over as far as
+            // it falls; it is 2.5 ulp off itself; two products and a sum, which cancels near -1, round once each.
+            let tolerance = (10.0 + 4.0 * g.abs()) * ROUND * exact.abs() + ROUND * g.abs();
+            close(y, exact, tolerance, "clamped_glu");
+        }
+    }
+    let edges = run(&[0.0; 3], |k, out| (k.clamped_glu)(&[f32::INFINITY, f32::NEG_INFINITY, f32::NAN], &[1.0; 3], out));
+    assert!(edges[0] > 13.9 && edges[0] <= 14.0 && edges[1..].iter().all(|y| y.is_nan()), "{edges:?}");
+}
+
 fn check_softmax(x: &[f32]) {
     let exact: Vec<f64> = {
         let max = x.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(f64::from(x)));

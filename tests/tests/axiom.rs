@@ -9,6 +9,7 @@
 use engine::tokenizer::Encode;
 use engine::{Engine, Isa, KvType, Options, Precision};
 use std::collections::{BTreeMap, BTreeSet};
+use tests::golden::read_fixture;
 use tests::models;
 use tests::observe::{Observed, digest, observe, submit};
 use tests::tiny::Model;
@@ -181,10 +182,13 @@ fn tiny_models_give_the_same_bits_however_they_are_computed() {
         ("llama q4_k", quantized(Model::llama(52), gguf::Format::Q4K)),
         ("gemma3 q5_0", quantized(Model::gemma3(53), gguf::Format::Q5_0)),
     ];
-    for (name, model) in models {
-        let bytes = model.bytes();
+    // Experts and attention sinks, latent attention, sliding windows and caps, two sets of rotary factors.
+    let stored = ["gpt-oss-mxfp4", "deepseek2", "gemma2", "phi4mini-longrope"];
+    let stored = stored.map(|name| (name, read_fixture(&format!("tiny/{name}.gguf")), 317));
+    let made = models.map(|(name, model)| (name, model.bytes(), model.n_vocab as u32));
+    for (name, bytes, n_vocab) in made.into_iter().chain(stored) {
         let load = |options: &Options| Engine::from_bytes(&bytes, options).unwrap_or_else(|error| panic!("{error}"));
-        let prompt = (0..LONG as u32).map(|i| (i * 67 + 5) % model.n_vocab as u32).collect();
+        let prompt = (0..LONG as u32).map(|i| (i * 67 + 5) % n_vocab).collect();
         Subject { name: name.to_string(), load: &load, prompt }.walk(&ways, &mut failures);
     }
     assert!(failures.is_empty(), "other bits:\n{}", failures.join("\n"));

@@ -48,6 +48,8 @@ pub enum Command {
     Tokenize(commands::tokenize::Arguments),
     /// Compute logits, likelihoods and greedy answers of many prompts, as JSON lines.
     Score(commands::score::Arguments),
+    /// Turn texts into vectors, as JSON lines.
+    Embed(commands::embed::Arguments),
     /// Measure how fast models run here, in a way that can be compared.
     Bench(crate::bench::Arguments),
     /// Write a model in other formats.
@@ -71,6 +73,7 @@ impl Command {
             Command::Verify(a) => commands::verify::run(&a),
             Command::Tokenize(a) => commands::tokenize::run(&a),
             Command::Score(a) => commands::score::run(&a),
+            Command::Embed(a) => commands::embed::run(&a),
             Command::Bench(a) => crate::bench::run(&a),
             Command::Quantize(a) => crate::quantize::run(&a),
             Command::Synth(a) => crate::synth::run(&a),

@@ -98,6 +98,9 @@ pub enum Fault {
         /// Which token.
         index: usize,
     },
+    /// A map of characters that this program does not read.
+    #[error("a compiled map of characters, expected none: text would be cut otherwise than the model was trained on")]
+    CharsMap,
     /// A special token outside of the vocabulary.
     #[error("token id {found}, expected less than {n_vocab}, the number of tokens")]
     SpecialId {

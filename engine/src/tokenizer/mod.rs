@@ -9,7 +9,8 @@
 //! | `partition` | finding special tokens in a text |
 //! | `pretokenize` | the split rules of byte-level BPE, one row a family |
 //! | `merge` | the merge loop, shared by `bpe` and `spm` |
-//! | `bpe`, `spm` | the two kinds of tokenizer |
+//! | `bpe`, `spm`, `wordpiece`, `unigram` | the kinds of tokenizer |
+//! | `prefixes` | which tokens a text begins with, for the last two |
 //! | `stream` | tokens to text, whole or as they come |
 //! | `stop` | stop strings in a stream of text |
 //!
@@ -20,12 +21,15 @@ mod bpe;
 mod error;
 mod merge;
 mod partition;
+mod prefixes;
 mod pretokenize;
 mod special;
 mod spm;
 mod stop;
 mod stream;
+mod unigram;
 mod vocab;
+mod wordpiece;
 
 use std::borrow::Cow;
 
@@ -42,7 +46,9 @@ use error::quote;
 use partition::{Fragment, Partition, Strip};
 use special::Specials;
 use spm::Spm;
+use unigram::Unigram;
 use vocab::Vocab;
+use wordpiece::WordPiece;
 
 /// How a text is encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,10 +65,12 @@ pub struct Encode {
 enum Model {
     Bpe(Bpe),
     Spm(Spm),
+    WordPiece(WordPiece),
+    Unigram(Unigram),
 }
 
 /// The words of `tokenizer.ggml.model` that are known.
-const MODELS: &[&str] = &["gpt2", "llama"];
+const MODELS: &[&str] = &["gpt2", "llama", "bert", "t5"];
 /// Key of the kind of tokenizer.
 const MODEL: &str = "tokenizer.ggml.model";
 
@@ -79,6 +87,8 @@ pub struct Tokenizer {
     add_bos: bool,
     add_eos: bool,
     add_space_prefix: bool,
+    /// Whether runs of spaces stay as they are (unigram models only).
+    keep_spaces: bool,
 }
 
 impl Tokenizer {
@@ -93,23 +103,27 @@ impl Tokenizer {
             let fault = Fault::UnknownModel { found: quote(model.as_bytes()), known: MODELS.join(", ") };
             return Err(fault.at(meta, MODEL));
         }
-        let is_spm = model == "llama";
+        let (kind, is_spm) = (model, model == "llama");
         let mut vocab = Vocab::from_meta(meta)?;
         // What SentencePiece models have where nothing is said.
         let defaults = [(Role::Unknown, 0), (Role::Bos, 1), (Role::Eos, 2)];
         let specials = Specials::from_meta(meta, &mut vocab, if is_spm { &defaults } else { &[] })?;
-        let (model, add_bos) = if is_spm {
-            (Model::Spm(Spm::from_meta(meta, &vocab)?), true)
-        } else {
-            let rules = Bpe::rules(meta)?;
-            (Model::Bpe(Bpe::from_meta(meta, &vocab, rules)?), rules.add_bos)
+        let (model, add_bos, add_eos) = match kind {
+            "llama" => (Model::Spm(Spm::from_meta(meta, &vocab)?), true, false),
+            "bert" => (Model::WordPiece(WordPiece::new(&vocab)), true, true),
+            "t5" => (Model::Unigram(Unigram::from_meta(meta, &vocab)?), false, true),
+            _ => {
+                let rules = Bpe::rules(meta)?;
+                (Model::Bpe(Bpe::from_meta(meta, &vocab, rules)?), rules.add_bos, false)
+            }
         };
         let partition = Partition::new(&vocab, strip_rule(meta)).map_err(|f| f.at(meta, vocab::TOKENS))?;
         let flag = |key, default| meta.opt_bool(key).map(|v| v.unwrap_or(default));
         Ok(Tokenizer {
             add_bos: flag("tokenizer.ggml.add_bos_token", add_bos)?,
-            add_eos: flag("tokenizer.ggml.add_eos_token", false)?,
-            add_space_prefix: flag("tokenizer.ggml.add_space_prefix", true)? && is_spm,
+            add_eos: flag("tokenizer.ggml.add_eos_token", add_eos)?,
+            add_space_prefix: flag("tokenizer.ggml.add_space_prefix", true)? && (is_spm || kind == "t5"),
+            keep_spaces: !flag("tokenizer.ggml.remove_extra_whitespaces", true)?,
             vocab,
             specials,
             partition,
@@ -163,6 +177,11 @@ impl Tokenizer {
             let (piece, after) = rest.split_at(rest.floor_char_boundary(MAX_PIECE));
             match &self.model {
                 Model::Bpe(bpe) => bpe.encode(&self.vocab, piece, out),
+                Model::WordPiece(words) => words.encode(&self.vocab, piece, self.special(Role::Unknown), out),
+                Model::Unigram(unigram) => {
+                    let text = Unigram::normalize(piece, first && self.add_space_prefix, self.keep_spaces);
+                    unigram.encode(&self.vocab, &text, self.special(Role::Unknown), out);
+                }
                 Model::Spm(spm) => {
                     let mut escaped = String::with_capacity(piece.len() + piece.len() / 2);
                     escaped.extend((first && self.add_space_prefix).then_some(spm::SPACE));
@@ -187,12 +206,18 @@ impl Tokenizer {
 
     /// Begins a text.
     pub fn bos(&self) -> Option<u32> {
-        self.special(Role::Bos)
+        self.edge(Role::Class, Role::Bos)
     }
 
     /// Ends a text.
     pub fn eos(&self) -> Option<u32> {
-        self.special(Role::Eos)
+        self.edge(Role::Separator, Role::Eos)
+    }
+
+    /// WordPiece models have their own words for the ends of a text.
+    fn edge(&self, of_wordpiece: Role, of_others: Role) -> Option<u32> {
+        let own = self.special(of_wordpiece).filter(|_| matches!(self.model, Model::WordPiece(_)));
+        own.or_else(|| self.special(of_others))
     }
 
     /// Ends a turn of a chat.
@@ -257,10 +282,12 @@ impl Tokenizer {
                 None => Cow::Borrowed(text),
             },
             (Kind::Normal, Model::Bpe(_)) => bpe::unmap(text),
-            (Kind::Normal, Model::Spm(_)) => match std::str::from_utf8(text) {
-                Ok(s) if s.contains(spm::SPACE) => Cow::Owned(s.replace(spm::SPACE, " ").into_bytes()),
-                _ => Cow::Borrowed(text),
-            },
+            (Kind::Normal, Model::Spm(_) | Model::WordPiece(_) | Model::Unigram(_)) => {
+                match std::str::from_utf8(text) {
+                    Ok(s) if s.contains(spm::SPACE) => Cow::Owned(s.replace(spm::SPACE, " ").into_bytes()),
+                    _ => Cow::Borrowed(text),
+                }
+            }
         }
     }
 

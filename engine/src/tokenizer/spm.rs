@@ -29,14 +29,7 @@ pub(super) struct Spm {
 
 impl Spm {
     pub(super) fn from_meta(meta: &Meta<'_>, vocab: &Vocab) -> Result<Spm, Error> {
-        let scores = meta.floats(SCORES)?;
-        if scores.len() != vocab.len() {
-            return Err(Fault::Length { found: scores.len(), expected: vocab.len() }.at(meta, SCORES));
-        }
-        let scores: Vec<f32> = scores.floats().into_iter().flatten().collect();
-        if let Some(index) = scores.iter().position(|s| s.is_nan()) {
-            return Err(Fault::Score { index }.at(meta, SCORES));
-        }
+        let scores = scores(meta, vocab)?;
         let mut bytes = Box::new([NONE; 256]);
         for (byte, id) in bytes.iter_mut().enumerate() {
             let text = format!("<0x{byte:02X}>");
@@ -79,6 +72,19 @@ impl Spm {
                 })),
             }
         }
+    }
+}
+
+/// The scores of all tokens, none of them NaN.
+pub(super) fn scores(meta: &Meta<'_>, vocab: &Vocab) -> Result<Vec<f32>, Error> {
+    let scores = meta.floats(SCORES)?;
+    if scores.len() != vocab.len() {
+        return Err(Fault::Length { found: scores.len(), expected: vocab.len() }.at(meta, SCORES));
+    }
+    let scores: Vec<f32> = scores.floats().into_iter().flatten().collect();
+    match scores.iter().position(|s| s.is_nan()) {
+        Some(index) => Err(Fault::Score { index }.at(meta, SCORES)),
+        None => Ok(scores),
     }
 }
 

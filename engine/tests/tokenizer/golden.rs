@@ -26,7 +26,7 @@ fn all_rows() {
         }
     }
     assert!(wrong.is_empty(), "{} of {rows} rows:\n{}", wrong.len(), wrong.join("\n"));
-    assert_eq!(rows, 7 * 63 * 2);
+    assert_eq!(rows, 8 * 63 * 2);
 }
 
 #[test]

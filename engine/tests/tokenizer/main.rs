@@ -12,7 +12,8 @@ use std::sync::{Arc, OnceLock};
 use engine::tokenizer::Tokenizer;
 
 /// The vocabularies of the fixtures. See [`make`] for how they were made.
-pub const VOCABULARIES: [(&str, &[u8]); 7] = [
+pub const VOCABULARIES: [(&str, &[u8]); 8] = [
+    ("bert-bge", include_bytes!("../fixtures/bert-bge.gguf.deflate")),
     ("deepseek-coder", include_bytes!("../fixtures/deepseek-coder.gguf.deflate")),
     ("deepseek-llm", include_bytes!("../fixtures/deepseek-llm.gguf.deflate")),
     ("gpt-2", include_bytes!("../fixtures/gpt-2.gguf.deflate")),
@@ -48,6 +49,12 @@ pub fn load(bytes: &[u8]) -> Tokenizer {
 pub fn gpt2() -> Arc<Tokenizer> {
     static BUILT: OnceLock<Arc<Tokenizer>> = OnceLock::new();
     BUILT.get_or_init(|| Arc::new(load(&vocabulary("gpt-2")))).clone()
+}
+
+/// A whole WordPiece vocabulary (BGE's), built once.
+pub fn bert() -> Arc<Tokenizer> {
+    static BUILT: OnceLock<Arc<Tokenizer>> = OnceLock::new();
+    BUILT.get_or_init(|| Arc::new(load(&vocabulary("bert-bge")))).clone()
 }
 
 /// A whole SentencePiece vocabulary (Llama 2's), built once.

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use engine::tokenizer::{Encode, Tokenizer};
 use proptest::prelude::*;
 
-use super::{gpt2, llama, load, vocabulary};
+use super::{bert, gpt2, llama, load, vocabulary};
 
 /// Texts of the kinds that split rules tell apart.
 fn text() -> impl Strategy<Value = String> {
@@ -56,6 +56,23 @@ fn long_texts_take_linear_time_and_no_stack() {
             let decoded = tokenizer.decode(&ids, false);
             // U+2581 is how SentencePiece writes a space: it cannot come back.
             assert!(decoded == text || unit == "\u{2581}", "{unit:?}");
+        }
+    }
+}
+
+/// The longest texts that are asked of a server, in the time that a user waits without noticing.
+#[test]
+fn a_megabyte_takes_less_than_a_second() {
+    const LEN: usize = 1_000_000;
+    let prose = "The miller wrote down 12,480 sacks of corn; nobody ever asked him why. Über 3 Jahre. ";
+    for (name, tokenizer) in [("byte-level", gpt2()), ("SentencePiece", llama()), ("WordPiece", bert())] {
+        for unit in ["a", " ", "\n", "日", prose] {
+            let text = unit.repeat(LEN / unit.len());
+            let start = std::time::Instant::now();
+            std::hint::black_box(tokenizer.encode(&text, Encode::default()));
+            let taken = start.elapsed().as_secs_f64();
+            // Other processes share the machine of a test: the bound is three times that of a quiet one.
+            assert!(taken < 3.0, "{name}: {taken:.2} s for a megabyte of {unit:?}");
         }
     }
 }

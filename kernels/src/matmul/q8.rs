@@ -264,6 +264,7 @@ fn start<S: Simd, F: Shape, const T: usize>(s: S, x: &Group<T>, half: usize) -> 
             (GROUP, 128) => s.splat_i32(x[acts::SUM][c]),
             (GROUP, 16) => s.sar_i32::<3>(s.splat_i32(x[acts::SUM][c])),
             (GROUP, 8) => s.splat_i32(x[acts::SUM_8][c]),
+            (16, 128) => s.shl_i32::<2>(s.splat_i32(x[acts::HALF_SUMS + half][c])),
             (16, 32) => s.splat_i32(x[acts::HALF_SUMS + half][c]),
             (16, 4) => s.sar_i32::<3>(s.splat_i32(x[acts::HALF_SUMS + half][c])),
             _ => unreachable!("a zero that no format has"),

@@ -1,6 +1,6 @@
 //! Plain floats: a block is 32 values along k, each sixteen rows side by side.
 
-use super::{Floats, GROUP, Unpack};
+use super::{Floats, GROUP, Pack, Unpack};
 use crate::simd::{LANES, Simd};
 use gguf::Format;
 
@@ -9,11 +9,8 @@ macro_rules! float {
         #[doc = $doc]
         pub struct $name;
 
-        impl Unpack for $name {
+        impl Pack for $name {
             const FORMAT: Format = Format::$name;
-            type Block = [[$value; LANES]; GROUP];
-            const K: usize = GROUP;
-            type Shape = Floats;
 
             fn pack(file: &[u8], lane: usize, block: &mut Self::Block) {
                 let values = file.as_chunks().0.iter();
@@ -21,6 +18,13 @@ macro_rules! float {
                     row[lane] = <$value>::from_le_bytes(value);
                 }
             }
+        }
+
+        impl Unpack for $name {
+            type Block = [[$value; LANES]; GROUP];
+            const K: usize = GROUP;
+            type Shape = Floats;
+
             #[inline(always)]
             fn values<S: Simd>(s: S, block: &Self::Block, _: usize, step: usize) -> [S::F32; 4] {
                 let at = 4 * step;

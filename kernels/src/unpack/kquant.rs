@@ -3,7 +3,7 @@
 //! Lines of codes come first in a panel block, so they start at multiples of 64 bytes. The 6-bit scales of Q4_K and
 //! Q5_K are widened to bytes (2.8 and 2.3 % more memory); blocks of Q3_K and Q6_K are filled up to whole lines.
 
-use super::{Bytes, Coded, Codes, GROUP, Halves, Line, Shape, Unpack, codes, half, pack_codes, quad};
+use super::{Bytes, Coded, Codes, GROUP, Halves, Line, Pack, Shape, Unpack, codes, half, pack_codes, quad};
 use crate::simd::Simd;
 use bytemuck::{Pod, Zeroable};
 use gguf::Format;
@@ -58,11 +58,8 @@ pub struct PanelQ2K {
     dmin: Halves,
 }
 
-impl Unpack for Q2K {
+impl Pack for Q2K {
     const FORMAT: Format = Format::Q2K;
-    type Block = PanelQ2K;
-    const K: usize = LEN;
-    type Shape = Codes<3, 0, 16, true>;
 
     fn pack(file: &[u8], lane: usize, block: &mut PanelQ2K) {
         let b: &file::Q2K = bytemuck::from_bytes(file);
@@ -75,6 +72,13 @@ impl Unpack for Q2K {
             pack_codes(&two_bits(&b.qs, g), lane, &mut block.low[g], &mut []);
         }
     }
+}
+
+impl Unpack for Q2K {
+    type Block = PanelQ2K;
+    const K: usize = LEN;
+    type Shape = Codes<3, 0, 16, true>;
+
     #[inline(always)]
     fn values<S: Simd>(s: S, block: &PanelQ2K, g: usize, step: usize) -> [S::F32; 4] {
         quad(s, Self::codes(s, block, g, step), <Self as Unpack>::Shape::ZERO)
@@ -109,11 +113,8 @@ pub struct PanelQ3K {
     fill: [u8; 32],
 }
 
-impl Unpack for Q3K {
+impl Pack for Q3K {
     const FORMAT: Format = Format::Q3K;
-    type Block = PanelQ3K;
-    const K: usize = LEN;
-    type Shape = Codes<7, 4, 16, false>;
 
     fn pack(file: &[u8], lane: usize, block: &mut PanelQ3K) {
         let b: &file::Q3K = bytemuck::from_bytes(file);
@@ -129,6 +130,13 @@ impl Unpack for Q3K {
             pack_codes(&group, lane, &mut block.low[g], &mut block.high[g]);
         }
     }
+}
+
+impl Unpack for Q3K {
+    type Block = PanelQ3K;
+    const K: usize = LEN;
+    type Shape = Codes<7, 4, 16, false>;
+
     #[inline(always)]
     fn values<S: Simd>(s: S, block: &PanelQ3K, g: usize, step: usize) -> [S::F32; 4] {
         quad(s, Self::codes(s, block, g, step), <Self as Unpack>::Shape::ZERO)
@@ -173,11 +181,8 @@ pub struct PanelQ4K {
     dmin: Halves,
 }
 
-impl Unpack for Q4K {
+impl Pack for Q4K {
     const FORMAT: Format = Format::Q4K;
-    type Block = PanelQ4K;
-    const K: usize = LEN;
-    type Shape = Codes<15, 0, GROUP, true>;
 
     fn pack(file: &[u8], lane: usize, block: &mut PanelQ4K) {
         let b: &file::Q4K = bytemuck::from_bytes(file);
@@ -190,6 +195,13 @@ impl Unpack for Q4K {
             pack_codes(&nibbles(&b.qs, g), lane, &mut block.low[g], &mut []);
         }
     }
+}
+
+impl Unpack for Q4K {
+    type Block = PanelQ4K;
+    const K: usize = LEN;
+    type Shape = Codes<15, 0, GROUP, true>;
+
     #[inline(always)]
     fn values<S: Simd>(s: S, block: &PanelQ4K, g: usize, step: usize) -> [S::F32; 4] {
         quad(s, Self::codes(s, block, g, step), <Self as Unpack>::Shape::ZERO)
@@ -221,11 +233,8 @@ pub struct PanelQ5K {
     dmin: Halves,
 }
 
-impl Unpack for Q5K {
+impl Pack for Q5K {
     const FORMAT: Format = Format::Q5K;
-    type Block = PanelQ5K;
-    const K: usize = LEN;
-    type Shape = Codes<31, 0, GROUP, true>;
 
     fn pack(file: &[u8], lane: usize, block: &mut PanelQ5K) {
         let b: &file::Q5K = bytemuck::from_bytes(file);
@@ -240,6 +249,13 @@ impl Unpack for Q5K {
             pack_codes(&group, lane, &mut block.low[g], &mut block.high[g]);
         }
     }
+}
+
+impl Unpack for Q5K {
+    type Block = PanelQ5K;
+    const K: usize = LEN;
+    type Shape = Codes<31, 0, GROUP, true>;
+
     #[inline(always)]
     fn values<S: Simd>(s: S, block: &PanelQ5K, g: usize, step: usize) -> [S::F32; 4] {
         quad(s, Self::codes(s, block, g, step), <Self as Unpack>::Shape::ZERO)
@@ -271,11 +287,8 @@ pub struct PanelQ6K {
     fill: [u8; 32],
 }
 
-impl Unpack for Q6K {
+impl Pack for Q6K {
     const FORMAT: Format = Format::Q6K;
-    type Block = PanelQ6K;
-    const K: usize = LEN;
-    type Shape = Codes<63, 32, 16, false>;
 
     fn pack(file: &[u8], lane: usize, block: &mut PanelQ6K) {
         let b: &file::Q6K = bytemuck::from_bytes(file);
@@ -291,6 +304,13 @@ impl Unpack for Q6K {
             pack_codes(&group, lane, &mut block.low[g], &mut block.high[g]);
         }
     }
+}
+
+impl Unpack for Q6K {
+    type Block = PanelQ6K;
+    const K: usize = LEN;
+    type Shape = Codes<63, 32, 16, false>;
+
     #[inline(always)]
     fn values<S: Simd>(s: S, block: &PanelQ6K, g: usize, step: usize) -> [S::F32; 4] {
         quad(s, Self::codes(s, block, g, step), <Self as Unpack>::Shape::ZERO)

@@ -1,7 +1,7 @@
 //! Blocks of 32 with one scale, and in the `_1` formats one minimum. A panel block is a pair of them, so that its
 //! lines of codes start at multiples of 64 bytes; where k is an odd number of blocks, zeros fill the last pair.
 
-use super::{Coded, Codes, GROUP, Halves, Line, Unpack, codes, half, pack_codes, quad};
+use super::{Coded, Codes, GROUP, Halves, Line, Pack, Unpack, codes, half, pack_codes, quad};
 use crate::simd::Simd;
 use bytemuck::{Pod, Zeroable};
 use gguf::Format;
@@ -37,11 +37,8 @@ macro_rules! legacy {
                 high: [[Line; $high]; 2],
             }
 
-            impl Unpack for $name {
+            impl Pack for $name {
                 const FORMAT: Format = Format::$name;
-                type Block = Block;
-                const K: usize = 2 * GROUP;
-                type Shape = Codes<{ ((1u16 << ($low + $high)) - 1) as u8 }, $zero, GROUP, { if_some!(true, false $(, $m)?) }>;
 
                 fn pack(file: &[u8], lane: usize, block: &mut Block) {
                     let blocks: &[file::$name] = bytemuck::cast_slice(file);
@@ -51,6 +48,13 @@ macro_rules! legacy {
                         pack_codes(&$read(b), lane, &mut block.low[g], &mut block.high[g]);
                     }
                 }
+            }
+
+            impl Unpack for $name {
+                type Block = Block;
+                const K: usize = 2 * GROUP;
+                type Shape = Codes<{ ((1u16 << ($low + $high)) - 1) as u8 }, $zero, GROUP, { if_some!(true, false $(, $m)?) }>;
+
                 #[inline(always)]
                 fn values<S: Simd>(s: S, block: &Block, g: usize, step: usize) -> [S::F32; 4] {
                     quad(s, Self::codes(s, block, g, step), $zero)

@@ -13,6 +13,7 @@ pub mod expand;
 pub mod float;
 pub mod kquant;
 pub mod legacy;
+pub mod scaled;
 
 use crate::Columns;
 use crate::acts::Layout;
@@ -22,6 +23,7 @@ use crate::simd::{LANES, Simd};
 use bytemuck::Pod;
 use expand::ToValues;
 use gguf::Format;
+use gguf::format as file;
 use std::ops::Range;
 
 /// Values along k of a group.
@@ -58,8 +60,6 @@ pub type Floats = Codes<0, 0, GROUP, false>;
 
 /// A format's panel block.
 pub trait Unpack: 'static {
-    /// The format in the file.
-    const FORMAT: Format;
     /// Sixteen rows of [`Unpack::K`] values. Its size is a multiple of 64 bytes.
     type Block: Pod;
     /// Values along k of a block, a multiple of 32.
@@ -67,14 +67,20 @@ pub trait Unpack: 'static {
     /// What values are made of.
     type Shape: Shape;
 
-    /// Writes one row of a block, all zeros before, from up to [`Unpack::K`] values of a file's row.
-    fn pack(file: &[u8], lane: usize, block: &mut Self::Block);
     /// The four values `code - zero` of a step (a constant at every call) of group `g`, before the scale.
     fn values<S: Simd>(s: S, block: &Self::Block, g: usize, step: usize) -> [S::F32; 4];
     /// The scales of sub-group `sub`, counted within the block.
     fn scale<S: Simd>(s: S, block: &Self::Block, sub: usize) -> S::F32;
     /// The minimums of sub-group `sub`, counted within the block.
     fn min<S: Simd>(s: S, block: &Self::Block, sub: usize) -> S::F32;
+}
+
+/// A format whose panel block is one of its own.
+pub trait Pack: Unpack {
+    /// The format in the file.
+    const FORMAT: Format;
+    /// Writes one row of a block, all zeros before, from up to [`Unpack::K`] values of a file's row.
+    fn pack(file: &[u8], lane: usize, block: &mut Self::Block);
 }
 
 /// A format with integer codes.
@@ -107,11 +113,11 @@ pub type RunCodes<S> = fn(S, &MatMul<'_>, (&[u8], Layout), Range<usize>, &mut Co
 pub struct Row<S: Token> {
     /// The format.
     pub format: Format,
-    /// Values along k of a panel block.
+    /// Values along k that are packed at a time: one panel block, or some.
     pub k: usize,
-    /// Bytes of a panel block.
+    /// Bytes of what they become.
     pub bytes: usize,
-    /// Writes one row of a block, see [`Unpack::pack`].
+    /// Writes one row of them, see [`Pack::pack`].
     pub pack: fn(file: &[u8], lane: usize, block: &mut [u8]),
     /// The matmul over quantized activations, where there are codes.
     pub q8: Option<RunCodes<S>>,
@@ -151,24 +157,61 @@ impl<S: Token> Table for S {
         coded::<S, kquant::Q4K>(),
         coded::<S, kquant::Q5K>(),
         coded::<S, kquant::Q6K>(),
+        wide::<S, file::IQ2XXS>(),
+        wide::<S, file::IQ2XS>(),
+        wide::<S, file::IQ2S>(),
+        wide::<S, file::IQ3XXS>(),
+        wide::<S, file::IQ3S>(),
+        wide::<S, file::IQ1S>(),
+        wide::<S, file::IQ1M>(),
+        wide::<S, file::NVFP4>(),
+        wide::<S, file::TQ1_0>(),
+        wide::<S, file::TQ2_0>(),
+        wide::<S, file::Q1_0>(),
+        wide::<S, file::Q2_0>(),
+        shared::<S, scaled::Table<scaled::Iq4>>(Format::IQ4NL, 1, |file, lane, blocks| {
+            scaled::pack_iq4_nl(file, lane, bytemuck::cast_slice_mut(blocks));
+        }),
+        shared::<S, scaled::Table<scaled::Iq4>>(Format::IQ4XS, 4, |file, lane, blocks| {
+            scaled::pack_iq4_xs(file, lane, bytemuck::cast_slice_mut(blocks));
+        }),
+        shared::<S, scaled::Table<scaled::Fp4>>(Format::MXFP4, 1, |file, lane, blocks| {
+            scaled::pack_mxfp4(file, lane, bytemuck::cast_slice_mut(blocks));
+        }),
     ];
 }
 
-const fn dense<S: Token, U: Unpack>() -> Row<S> {
-    Row { f32: matmul::f32::dense::<S::Float, U>, ..any::<S, U>() }
+const fn dense<S: Token, U: Pack>() -> Row<S> {
+    Row { f32: matmul::f32::dense::<S::Float, U>, ..any::<S, U>(U::FORMAT, 1, pack::<U>) }
 }
 
-const fn coded<S: Token, U: Coded>() -> Row<S> {
-    Row { q8: Some(matmul::q8::run::<S, U>), ..any::<S, U>() }
+const fn coded<S: Token, U: Coded + Pack>() -> Row<S> {
+    shared::<S, U>(U::FORMAT, 1, pack::<U>)
 }
 
-const fn any<S: Token, U: Unpack>() -> Row<S> {
+/// One of several formats that the panel block `U` serves: a row of a file packs `n` of them at a time.
+const fn shared<S: Token, U: Coded>(format: Format, n: usize, pack: fn(&[u8], usize, &mut [u8])) -> Row<S> {
+    Row { q8: Some(matmul::q8::run::<S, U>), ..any::<S, U>(format, n, pack) }
+}
+
+/// A format of small integers under scales that is unpacked at load.
+const fn wide<S: Token, B: file::Scaled>() -> Row<S> {
+    shared::<S, scaled::Wide>(B::FORMAT, B::LEN / scaled::K, |file, lane, blocks| {
+        scaled::pack_wide::<B>(file, lane, bytemuck::cast_slice_mut(blocks));
+    })
+}
+
+fn pack<U: Pack>(file: &[u8], lane: usize, block: &mut [u8]) {
+    U::pack(file, lane, bytemuck::from_bytes_mut(block));
+}
+
+const fn any<S: Token, U: Unpack>(format: Format, n: usize, pack: fn(&[u8], usize, &mut [u8])) -> Row<S> {
     const { assert!(size_of::<U::Block>().is_multiple_of(64) && U::K.is_multiple_of(GROUP)) };
     Row {
-        format: U::FORMAT,
-        k: U::K,
-        bytes: size_of::<U::Block>(),
-        pack: |file, lane, block| U::pack(file, lane, bytemuck::from_bytes_mut(block)),
+        format,
+        k: n * U::K,
+        bytes: n * size_of::<U::Block>(),
+        pack,
         q8: None,
         f32: matmul::f32::run::<S::Float, U>,
         values: expand::values::<S::Float, U>,

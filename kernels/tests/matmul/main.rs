@@ -78,7 +78,8 @@ fn rows(format: Format, rows: usize, k: usize, random: &mut Random) -> Vec<u8> {
             let bytes = n / format.block_len() * format.block_bytes();
             let mut data: Vec<u8> = (0..bytes).map(|_| random.bits() as u8).collect();
             for block in data.chunks_exact_mut(format.block_bytes()) {
-                for field in format.fields().iter().filter(|field| field.width == 2) {
+                format.set_factor(block, (random.float() / 64.0).abs());
+                for field in format.factors() {
                     for number in block[field.at..][..2 * field.count].chunks_exact_mut(2) {
                         number.copy_from_slice(&scale(random));
                     }

@@ -112,8 +112,19 @@ pub fn attend(attention: &AttentionSpec, step: Step, kv: KvType) -> Work {
 mod tests {
     use super::*;
 
-    const ATTENTION: AttentionSpec =
-        AttentionSpec { layer: 0, n_head: 4, n_head_kv: 2, d_k: 8, d_v: 8, scale: 1.0, window: None, softcap: None };
+    const ATTENTION: AttentionSpec = AttentionSpec {
+        layer: 0,
+        n_head: 4,
+        n_head_kv: 2,
+        d_k: 8,
+        d_v: 8,
+        scale: 1.0,
+        window: None,
+        softcap: None,
+        causal: true,
+        alibi: false,
+        sinks: None,
+    };
 
     #[test]
     fn attention_counts_what_is_seen() {

@@ -1,5 +1,6 @@
 //! The subcommands, a module each, and how they find a model.
 
+pub mod embed;
 pub mod list;
 pub mod pull;
 pub mod rm;
@@ -9,6 +10,8 @@ pub mod show;
 pub mod tokenize;
 pub mod verify;
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, stdin};
 use std::path::{Path, PathBuf};
 
 use engine::file::ModelFile;
@@ -80,6 +83,28 @@ fn check_weights(path: &Path, ui: Ui) -> engine::Result<()> {
         bar.get_or_insert_with(|| ui.bar("checking weights", Some(total), 0)).inc(done - seen);
         seen = done;
     })
+}
+
+/// All JSON lines of a file (`-`: standard input), so that a mistake in the last one is found before anything is
+/// computed. Empty lines are skipped.
+///
+/// # Errors
+/// The file cannot be read, or a line is not what `expected` says.
+pub fn lines<T: serde::de::DeserializeOwned>(path: &Path, expected: &str) -> Result<Vec<T>> {
+    let reader: Box<dyn BufRead> = match path.to_str() {
+        Some("-") => Box::new(stdin().lock()),
+        _ => Box::new(BufReader::new(File::open(path).map_err(Error::io("cannot read", path))?)),
+    };
+    let mut found = Vec::new();
+    for (i, line) in reader.lines().enumerate() {
+        let line = line.map_err(Error::io("cannot read", path))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let wrong = |_| Error::Line { path: path.into(), line: i + 1, why: expected.into() };
+        found.push(serde_json::from_str(&line).map_err(wrong)?);
+    }
+    Ok(found)
 }
 
 /// Whether an argument can only be meant as a path, or is one that exists.

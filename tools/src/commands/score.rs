@@ -2,9 +2,7 @@
 //! each other and this one with itself.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{BufRead, BufReader, stdin};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +13,7 @@ use engine::{Engine, Event, Request};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::EngineFlags;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::store::Hasher;
 use crate::ui::{Ui, print};
 
@@ -94,7 +92,7 @@ struct Running {
 /// The model cannot be found or loaded, a line of the input cannot be used, or the engine fails.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let ui = Ui::stderr();
-    let cases = read(&arguments.input)?;
+    let cases: Vec<Case> = super::lines(&arguments.input, "expected {\"prompt\": TEXT} or {\"tokens\": [IDS]}")?;
     let path = super::find(&arguments.model, ui)?;
     let mut options = arguments.engine.options();
     options.sequences = arguments.parallel;
@@ -110,28 +108,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         finish(&engine, running.pop_front())?;
     }
     Ok(())
-}
-
-/// All cases, so that a mistake in the last line is found before the first is computed.
-fn read(path: &Path) -> Result<Vec<Case>> {
-    let reader: Box<dyn BufRead> = match path.to_str() {
-        Some("-") => Box::new(stdin().lock()),
-        _ => Box::new(BufReader::new(File::open(path).map_err(Error::io("cannot read", path))?)),
-    };
-    let mut cases = Vec::new();
-    for (i, line) in reader.lines().enumerate() {
-        let line = line.map_err(Error::io("cannot read", path))?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let case = serde_json::from_str(&line).map_err(|_| Error::Line {
-            path: path.into(),
-            line: i + 1,
-            why: "expected {\"prompt\": TEXT} or {\"tokens\": [IDS]}".into(),
-        })?;
-        cases.push(case);
-    }
-    Ok(cases)
 }
 
 fn submit(engine: &Engine, case: Case, arguments: &Arguments) -> Result<Running> {

@@ -97,7 +97,7 @@ impl<'a> Attend<'a> {
             scale: a.scale,
             softcap: a.softcap,
             window: a.window,
-            causal: true,
+            causal: a.causal,
             kv: self.backend().kv_type,
         };
         let queries = Queries {
@@ -105,6 +105,7 @@ impl<'a> Attend<'a> {
             stride: width,
             tokens: unit.tokens,
             start: unit.segment.start + unit.first,
+            slopes: a.alibi.then(|| &self.walk.plan().graph().slopes[unit.head..unit.head + unit.group]),
         };
         let cache = Cache {
             data: self.backend().kv.read(layer.offset..layer.end),
@@ -118,10 +119,7 @@ impl<'a> Attend<'a> {
 
     /// Scratch memory, and room for the partials of `rows` rows twice.
     fn scratch(self, rows: usize) -> (&'a mut [f32], &'a mut [f32], &'a mut [f32]) {
-        let all = self.backend().scratch.bytes() / self.backend().pool.workers();
-        let start = all * self.walk.piece.worker;
-        let floats = self.backend().scratch.claim::<f32>(self.walk.piece, start..start + all);
-        let (scratch, partials) = floats.split_at_mut(scratch_len(self.spec.d_k));
+        let (scratch, partials) = self.walk.scratch().split_at_mut(scratch_len(self.spec.d_k));
         let len = partial_len(rows, self.spec.d_v);
         let (tile, rest) = partials.split_at_mut(len);
         (scratch, tile, &mut rest[..len])
@@ -203,7 +201,8 @@ impl<'a> Attend<'a> {
             let row = unit.segment.tokens.start + unit.first + token;
             let out = self.walk.row_part(self.out, row, unit.head * d_v..(unit.head + unit.group) * d_v);
             let rows = token * unit.group..(token + 1) * unit.group;
-            (self.backend().kernels.finish)(d_v, partial, rows, None, out);
+            let sinks = self.spec.sinks.map(|s| &self.walk.vector(s)[unit.head..unit.head + unit.group]);
+            (self.backend().kernels.finish)(d_v, partial, rows, sinks, out);
         }
     }
 }

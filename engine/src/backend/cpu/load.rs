@@ -37,7 +37,9 @@ pub fn weights(
         let tensor = source.tensor(&info.name).ok_or_else(|| Error::Internal(format!("{} is gone", info.name)))?;
         list.push(match info.kind {
             WeightKind::Vector => {
-                let values = read_vector(source, tensor)?;
+                let mut values = read_vector(source, tensor)?;
+                values.truncate(info.first + info.k);
+                values.drain(..info.first);
                 if check {
                     finite(tensor, &values, 0)?;
                 }
@@ -46,24 +48,32 @@ pub fn weights(
             WeightKind::Matrix => {
                 let panel = panel_bytes(info.format, info.k).ok_or_else(|| unsupported(tensor))?;
                 let n = info.rows.div_ceil(LANES);
-                let place = end..end + n * panel;
+                let place = end..end + info.experts * n * panel;
                 end = place.end.next_multiple_of(ALIGN);
-                let row = tensor.size as usize / info.rows;
-                let at_once = (READ_BYTES / (row * LANES)).max(1);
-                jobs.extend((0..n).step_by(at_once).map(|first| Job {
-                    info,
-                    tensor,
-                    panel,
-                    panels: first..n.min(first + at_once),
-                    place: place.start + first * panel,
+                let at_once = (READ_BYTES / (row_bytes(info) * LANES)).max(1);
+                jobs.extend((0..info.experts).flat_map(|expert| {
+                    let (first, start) = (info.first + expert * info.rows, place.start + expert * n * panel);
+                    (0..n).step_by(at_once).map(move |panels| Job {
+                        info,
+                        tensor,
+                        panel,
+                        rows: first + panels * LANES..first + ((panels + at_once) * LANES).min(info.rows),
+                        place: start + panels * panel,
+                    })
                 }));
-                Weight::Panels { format: info.format, rows: info.rows, k: info.k, place }
+                let &WeightInfo { format, rows, k, experts, .. } = info;
+                Weight::Panels { format, rows, k, experts, place }
             }
         });
     }
     let panels = Arena::new(end, false);
     repack(&jobs, &Target { source, pool, check, panels: &panels }, progress)?;
     Ok(Weights { list, panels })
+}
+
+/// Bytes of a row in the file.
+fn row_bytes(info: &WeightInfo) -> usize {
+    info.k / info.format.block_len() * info.format.block_bytes()
 }
 
 /// Where panels come from and go.
@@ -110,34 +120,28 @@ struct Job<'a> {
     tensor: &'a TensorInfo,
     /// Bytes of a panel.
     panel: usize,
-    panels: Range<usize>,
+    /// Their rows in the tensor.
+    rows: Range<usize>,
     /// Where the first of them goes.
     place: usize,
 }
 
 impl Job<'_> {
-    fn row(&self) -> usize {
-        self.tensor.size as usize / self.info.rows
-    }
-
-    fn rows(&self) -> Range<usize> {
-        self.panels.start * LANES..(self.panels.end * LANES).min(self.info.rows)
-    }
-
     /// Bytes of the file.
     fn bytes(&self) -> usize {
-        self.rows().len() * self.row()
+        self.rows.len() * row_bytes(self.info)
     }
 
     /// Reads and repacks.
     fn run(&self, piece: Piece, target: &Target) -> Result<()> {
-        let (row, first) = (self.row(), self.rows().start);
+        let (row, first) = (row_bytes(self.info), self.rows.start);
         let mut bytes = vec![0; self.bytes()];
         target.source.read(self.tensor, (first * row) as u64, &mut bytes)?;
         if target.check {
             self.check_rows(&bytes, row, first)?;
         }
-        let out = target.panels.claim::<u8>(piece, self.place..self.place + self.panels.len() * self.panel);
+        let out =
+            target.panels.claim::<u8>(piece, self.place..self.place + self.rows.len().div_ceil(LANES) * self.panel);
         for (panel, rows) in out.chunks_exact_mut(self.panel).zip(bytes.chunks(row * LANES)) {
             kernels::panel::repack(self.info.format, self.info.k, rows, panel);
         }

@@ -1,7 +1,9 @@
 //! The CPU: weights in panels, a pool of workers that walk the plan, KV pages in memory.
 
 mod attend;
+mod experts;
 mod load;
+mod rows;
 mod walk;
 
 use super::pool::{Arena, Pass, Piece, Pool};
@@ -38,8 +40,8 @@ pub struct CpuOptions {
 
 /// A weight in the layout of the kernels.
 enum Weight {
-    /// Panels of 16 rows, and where they lie.
-    Panels { format: Format, rows: usize, k: usize, place: Range<usize> },
+    /// Panels of 16 rows, those of each expert after the other, and where they lie.
+    Panels { format: Format, rows: usize, k: usize, experts: usize, place: Range<usize> },
     /// Floats.
     Vector(Vec<f32>),
 }
@@ -104,7 +106,9 @@ impl CpuBackend {
     /// Bytes of all weights in panels.
     pub fn weight_bytes(graph: &Graph) -> u64 {
         let bytes = |w: &crate::graph::WeightInfo| match w.kind {
-            WeightKind::Matrix => w.rows.div_ceil(kernels::simd::LANES) * panel_bytes(w.format, w.k).unwrap_or(0),
+            WeightKind::Matrix => {
+                w.experts * w.rows.div_ceil(kernels::simd::LANES) * panel_bytes(w.format, w.k).unwrap_or(0)
+            }
             WeightKind::Vector => w.k * 4,
         };
         graph.weights.iter().map(|w| bytes(w) as u64).sum()
@@ -146,7 +150,10 @@ impl CpuBackend {
             kv_type: options.kv,
             kv_layers,
             // What a worker needs for a moment; its pieces follow each other.
-            scratch: Arena::new(attend::scratch_bytes(&plan) * pool.workers(), false),
+            scratch: Arena::new(
+                attend::scratch_bytes(&plan).max(experts::scratch_bytes(&plan)) * pool.workers(),
+                false,
+            ),
             partials: Arena::new(attend::partial_bytes(&plan, options.ctx), checked),
             pool,
             plan,

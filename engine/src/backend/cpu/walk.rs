@@ -2,18 +2,19 @@
 
 use super::super::pool::Piece;
 use super::attend::Attend;
+use super::experts::Experts;
 use super::{CpuBackend, Weight, acts, layout};
 use crate::batch::Batch;
-use crate::graph::{Activation, AttentionSpec, Op, Rows, ValueId, WeightId};
-use crate::plan::{Buffer, Plan, Step, StepKind, integer_product};
+use crate::graph::{AttentionSpec, Op, Rows, ValueId, WeightId};
+use crate::plan::{Buffer, Plan, Precision, Step, StepKind, integer_product};
 use kernels::matmul::{Acts, Epilogue, MatMul, Residual};
 use kernels::panel::Weights;
-use kernels::rowwise::{Norm, Rotation};
+use kernels::rowwise::Rotation;
 use kernels::simd::LANES;
 use std::ops::Range;
 
 /// Panels that stay in one piece of a matmul of many columns: as many as a kernel unpacks side by side.
-const PANELS: usize = 3;
+pub const PANELS: usize = 3;
 /// Least bytes of weights (times columns) of a piece of a matmul, where it can be cut at all.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -32,12 +33,22 @@ impl<'a> Walk<'a> {
             StepKind::RopeTable { rope } => self.rope_table(rope),
             StepKind::Quantize { x } => self.quantize(x),
             StepKind::Op(op) => match op {
-                Op::Embed { table, scale, out } => self.embed(table, scale, out),
+                Op::Embed { .. } => self.embed(op),
                 Op::RmsNorm { .. } => self.rms_norm(op),
+                Op::LayerNorm { .. } => self.layer_norm(op),
                 Op::MatMul { .. } => self.matmul(op),
                 Op::RopeStoreKv { .. } => self.rope_store_kv(op),
                 Op::Attention { q, ref attention, out } => Attend { walk: self, spec: attention, q, out }.run(),
                 Op::GatedAct { gate, up, act, out } => self.gated(gate, up, act, out),
+                Op::ClampedGlu { gate, up, out } => self.clamped_glu(gate, up, out),
+                Op::Act { x, act } => self.activate(x, act),
+                Op::Softcap { x, cap } => self.softcap(x, cap),
+                Op::Copy { x, columns, out } => self.copy(x, columns, out),
+                Op::Route { scores, routing, out } => self.route(scores, routing, out),
+                Op::ExpertMatMul { x, routes, weight, bias, out } => {
+                    Experts { walk: self, x, routes, weight, bias, out }.run();
+                }
+                Op::Combine { .. } => self.combine(op),
                 Op::Gather { x, out } => self.gather(x, out),
             },
         }
@@ -75,14 +86,25 @@ impl<'a> Walk<'a> {
             StepKind::RopeTable { .. } => by_rows(self.batch.tokens().len()),
             StepKind::Quantize { x } => by_rows(self.n_rows(x)),
             StepKind::Op(op) => match op {
-                Op::Embed { out, .. } | Op::RmsNorm { out, .. } | Op::GatedAct { out, .. } | Op::Gather { out, .. } => {
-                    by_rows(self.n_rows(out))
+                Op::Embed { out, .. }
+                | Op::RmsNorm { out, .. }
+                | Op::LayerNorm { out, .. }
+                | Op::GatedAct { out, .. }
+                | Op::ClampedGlu { out, .. }
+                | Op::Act { x: out, .. }
+                | Op::Softcap { x: out, .. }
+                | Op::Copy { out, .. }
+                | Op::Route { out, .. }
+                | Op::Combine { out, .. }
+                | Op::Gather { out, .. } => by_rows(self.n_rows(out)),
+                Op::ExpertMatMul { x, routes, weight, bias, out } => {
+                    Experts { walk: self, x, routes, weight, bias, out }.pieces(self.workers())
                 }
                 Op::RopeStoreKv { .. } => self.batch.runs().len().min(2 * self.workers()),
                 Op::Attention { .. } => self.attention(step).map_or(0, |attend| attend.pieces(self.workers())[0]),
                 Op::MatMul { weight, out, .. } => match self.n_rows(out) {
                     0 => 0,
-                    n => self.matmul_pieces(self.panels(weight), n),
+                    n => self.matmul_pieces(self.panels(weight, 0), n),
                 },
             },
         }
@@ -94,8 +116,24 @@ impl<'a> Walk<'a> {
         weights.panels().div_ceil(panels_together(n)).min(workers * rounds)
     }
 
-    fn plan(self) -> &'a Plan {
+    pub(super) fn plan(self) -> &'a Plan {
         &self.backend.plan
+    }
+
+    pub(super) fn precision(self) -> Precision {
+        self.plan().limits().precision
+    }
+
+    /// Floats in a row of a value.
+    pub(super) fn width(self, v: ValueId) -> usize {
+        self.plan().width(v)
+    }
+
+    /// This worker's scratch memory.
+    pub(super) fn scratch(self) -> &'a mut [f32] {
+        let all = self.backend.scratch.bytes() / self.workers();
+        let start = all * self.piece.worker;
+        self.backend.scratch.claim(self.piece, start..start + all)
     }
 
     /// Rows of a value in this batch.
@@ -108,7 +146,7 @@ impl<'a> Walk<'a> {
 
     /// This piece's rows of `n` where a step is cut by tokens: whole tiles of the matmul's columns, so that
     /// quantization cuts as the steps before it do.
-    fn my_rows(self, n: usize) -> Range<usize> {
+    pub(super) fn my_rows(self, n: usize) -> Range<usize> {
         let tile = if n == 1 { 1 } else { kernels::acts::TILE };
         let tiles = self.piece.share(n.div_ceil(tile));
         (tiles.start * tile).min(n)..(tiles.end * tile).min(n)
@@ -130,7 +168,7 @@ impl<'a> Walk<'a> {
         self.rows(v, 0..self.n_rows(v))
     }
 
-    fn rows(self, v: ValueId, rows: Range<usize>) -> &'a [f32] {
+    pub(super) fn rows(self, v: ValueId, rows: Range<usize>) -> &'a [f32] {
         self.read(self.plan().value(v), self.plan().width(v), rows)
     }
 
@@ -144,69 +182,44 @@ impl<'a> Walk<'a> {
         self.backend.arena.claim(self.piece, at(cols.start)..at(cols.end))
     }
 
-    fn vector(self, w: WeightId) -> &'a [f32] {
+    pub(super) fn vector(self, w: WeightId) -> &'a [f32] {
         match &self.backend.weights.list[w.0 as usize] {
             Weight::Vector(v) => v,
             Weight::Panels { .. } => unreachable!("the builder gives vectors where the graph wants vectors"),
         }
     }
 
-    fn panels(self, w: WeightId) -> Weights<'a> {
+    /// The matrix of one expert; the only matrix is that of expert 0.
+    pub(super) fn panels(self, w: WeightId, expert: usize) -> Weights<'a> {
         match &self.backend.weights.list[w.0 as usize] {
-            Weight::Panels { format, rows, k, place } => {
-                let data = self.backend.weights.panels.read(place.clone());
+            Weight::Panels { format, rows, k, experts, place } => {
+                let bytes = place.len() / experts;
+                let data =
+                    self.backend.weights.panels.read(place.start + expert * bytes..place.start + (expert + 1) * bytes);
                 Weights { format: *format, rows: *rows, k: *k, data }
             }
             Weight::Vector(_) => unreachable!("the builder gives matrices where the graph wants matrices"),
         }
     }
 
+    /// How many matrices a weight has.
+    pub(super) fn experts(self, w: WeightId) -> usize {
+        self.plan().graph().weights[w.0 as usize].experts
+    }
+
     /// Cosines and sines of each token's position.
     fn rope_table(self, rope: usize) {
         let freqs = &self.plan().graph().ropes[rope];
         let width = 2 * freqs.pairs();
+        if width == 0 {
+            return;
+        }
         let rows = self.my_rows(self.batch.tokens().len());
         let table = self.claim(self.plan().rope_table(rope), width, rows.clone());
         for (row, &position) in table.chunks_exact_mut(width).zip(&self.batch.positions()[rows]) {
             let (cos, sin) = row.split_at_mut(freqs.pairs());
             freqs.fill(position, cos, sin);
         }
-    }
-
-    fn embed(self, table: WeightId, scale: f32, out: ValueId) {
-        let rows = self.my_rows(self.n_rows(out));
-        let (panels, width) = (self.panels(table), self.plan().width(out));
-        let k = self.backend.kernels;
-        let x = self.rows_mut(out, rows.clone());
-        for (row, &token) in x.chunks_exact_mut(width).zip(&self.batch.tokens()[rows]) {
-            (k.embed)(&panels, token as usize, row);
-            if scale != 1.0 {
-                (k.scale)(scale, row);
-            }
-        }
-    }
-
-    fn rms_norm(self, op: Op) {
-        let Op::RmsNorm { x, weight, eps, heads, residual, out } = op else { return };
-        let rows = self.my_rows(self.n_rows(out));
-        let norm = Norm { width: self.plan().width(x) / heads, eps, weight: Some(self.vector(weight)), bias: None };
-        let k = self.backend.kernels;
-        let (x, y) = (self.rows(x, rows.clone()), self.rows_mut(out, rows.clone()));
-        match residual {
-            None => (k.rms_norm)(&norm, x, y),
-            Some(r) => {
-                if self.plan().value(r) != self.plan().value(out) {
-                    y.copy_from_slice(self.rows(r, rows));
-                }
-                (k.rms_norm_add)(&norm, x, y);
-            }
-        }
-    }
-
-    fn gated(self, gate: ValueId, up: ValueId, act: Activation, out: ValueId) {
-        let rows = self.my_rows(self.n_rows(out));
-        let y = self.rows_mut(out, rows.clone());
-        (self.backend.kernels.gated)(act, self.rows(gate, rows.clone()), self.rows(up, rows), y);
     }
 
     fn gather(self, x: ValueId, out: ValueId) {
@@ -274,12 +287,12 @@ impl<'a> Walk<'a> {
     }
 
     fn matmul(self, op: Op) {
-        let Op::MatMul { x, weight, bias, residual, out } = op else { return };
+        let Op::MatMul { x, weight, scale, bias, residual, out } = op else { return };
         let n = self.n_rows(out);
         if n == 0 {
             return;
         }
-        let weights = self.panels(weight);
+        let weights = self.panels(weight, 0);
         let acts = match self.plan().acts(x) {
             Some(buffer) if integer_product(weights.format, self.plan().limits().precision) => {
                 let precision = self.plan().limits().precision;
@@ -294,7 +307,7 @@ impl<'a> Walk<'a> {
             Some(r) if self.plan().value(r) == self.plan().value(out) => Residual::Output,
             Some(r) => Residual::From(self.value(r)),
         };
-        let epilogue = Epilogue { scale: None, bias: bias.map(|b| self.vector(b)), residual };
+        let epilogue = Epilogue { scale, bias: bias.map(|b| self.vector(b)), residual };
         let together = panels_together(n);
         let share = self.piece.share(weights.panels().div_ceil(together));
         let panels = share.start * together..(share.end * together).min(weights.panels());

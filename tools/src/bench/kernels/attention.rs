@@ -92,7 +92,7 @@ impl Attention {
                 scale: a.scale,
                 softcap: a.softcap,
                 window: a.window,
-                causal: true,
+                causal: a.causal,
                 kv: self.kv,
             },
             queries: Queries {
@@ -100,6 +100,7 @@ impl Attention {
                 stride: a.n_head * a.d_k,
                 tokens: unit.tokens,
                 start: self.start + unit.first,
+                slopes: None,
             },
             cache: Cache {
                 data: self.caches[call % self.caches.len()].bytes(),
