@@ -1,7 +1,7 @@
 //! From logits to text: one request's sampler, detokenizer and stop strings.
 
-use crate::error::Result;
-use crate::request::{Finish, Request};
+use crate::error::{Error, Result};
+use crate::request::{Constraint, Finish, Request};
 use crate::sampler::Sampler;
 use crate::tokenizer::{Detokenizer, StopStrings, Tokenizer};
 use std::sync::Arc;
@@ -26,6 +26,7 @@ pub struct Answer {
     sampler: Sampler,
     detokenizer: Detokenizer,
     stops: StopStrings,
+    constraint: Option<Box<dyn Constraint>>,
     ignore_eog: bool,
 }
 
@@ -34,12 +35,13 @@ impl Answer {
     ///
     /// # Errors
     /// A sampling parameter out of range.
-    pub fn new(request: &Request, tokenizer: &Arc<Tokenizer>) -> Result<Answer> {
+    pub fn new(request: &mut Request, tokenizer: &Arc<Tokenizer>) -> Result<Answer> {
         Ok(Answer {
             tokenizer: tokenizer.clone(),
             sampler: Sampler::new(request.sampling.clone(), request.entropy)?,
             detokenizer: Detokenizer::new(tokenizer.clone(), request.show_control),
             stops: StopStrings::new(&request.stop),
+            constraint: request.constraint.take(),
             ignore_eog: request.ignore_eog,
         })
     }
@@ -49,12 +51,21 @@ impl Answer {
     /// # Errors
     /// Logits that are not numbers, or none that may be drawn.
     pub fn next(&mut self, logits: &[f32], history: &[u32]) -> Result<Step> {
-        let drawn = self.sampler.sample(logits, history)?;
+        let drawn = match &mut self.constraint {
+            None => self.sampler.sample(logits, history)?,
+            Some(constraint) => {
+                let allowed = constraint.allowed().map_err(Error::Constraint)?;
+                self.sampler.sample_allowed(logits, history, allowed)?
+            }
+        };
         let top = self.sampler.top_logprobs().to_vec();
         let mut step = Step { id: drawn.id, logprob: drawn.logprob, top, text: String::new(), end: None };
         if self.tokenizer.is_eog(drawn.id) && !self.ignore_eog {
             step.end = Some(Finish::EndOfText);
             return Ok(step);
+        }
+        if let Some(constraint) = &mut self.constraint {
+            constraint.accept(drawn.id).map_err(Error::Constraint)?;
         }
         let text = self.detokenizer.push(drawn.id);
         let (text, stopped) = self.stops.push(&text);

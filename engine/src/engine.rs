@@ -19,13 +19,13 @@ use crate::tokenizer::Tokenizer;
 use gguf::Gguf;
 use kernels::Isa;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 /// Context where none is asked for, unless the model was trained for less.
-const DEFAULT_CTX: usize = 4096;
+pub const DEFAULT_CTX: usize = 4096;
 /// Rows of logits that one step can give.
 const MIN_OUTPUTS: usize = 16;
 
@@ -48,6 +48,9 @@ pub struct Options {
     pub sequences: usize,
     /// Gives hidden states for embeddings instead of logits. Encoders always do.
     pub embeddings: bool,
+    /// Positions of the KV cache, for all sequences together; by default as many as all of them can fill. A request
+    /// waits until there is room for its longest outcome.
+    pub kv_tokens: Option<usize>,
     /// Bytes of memory that the model may take, where the caller knows.
     pub memory: Option<u64>,
     /// Refuse weights that are NaN or infinite. Costs a pass over them.
@@ -67,6 +70,7 @@ impl Default for Options {
             batch: 512,
             sequences: 1,
             embeddings: false,
+            kv_tokens: None,
             memory: None,
             check_tensors: false,
             check_workers: false,
@@ -188,6 +192,7 @@ fn limits(spec: &Spec, options: &Options) -> Result<scheduler::Limits> {
     positive("--batch", options.batch, 1 << 16)?;
     positive("the number of sequences", options.sequences, 1 << 12)?;
     // A prompt is never longer than the context, so neither is a batch of one sequence.
+    let one = ctx.div_ceil(PAGE);
     let chunk = if spec.causal { options.batch.min(ctx) } else { ctx };
     let batch = options.batch.min(ctx.saturating_mul(options.sequences)).max(options.sequences).max(chunk);
     Ok(scheduler::Limits {
@@ -196,7 +201,8 @@ fn limits(spec: &Spec, options: &Options) -> Result<scheduler::Limits> {
         outputs: if spec.hidden { batch } else { options.sequences.max(MIN_OUTPUTS).min(batch) },
         sequences: options.sequences,
         ctx,
-        pages: options.sequences * ctx.div_ceil(PAGE),
+        // Room for one sequence of the longest kind, or it would wait for ever.
+        pages: options.kv_tokens.unwrap_or(usize::MAX).div_ceil(PAGE).clamp(one, options.sequences * one),
         whole: !spec.causal,
         hidden: spec.hidden,
     })
@@ -210,17 +216,17 @@ pub struct Engine {
     memory: MemoryPlan,
     limits: scheduler::Limits,
     info: Info,
+    load: Arc<Mutex<Load>>,
     commands: Sender<Command>,
     thread: Option<JoinHandle<()>>,
 }
 
 enum Command {
     Submit(Box<Request>, Sink),
-    Load(Sender<Load>),
     Stop,
 }
 
-/// What the engine is busy with.
+/// What the engine is busy with, as of its last step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     /// Requests that wait.
@@ -231,6 +237,10 @@ pub struct Load {
     pub pages_available: usize,
     /// Pages of the KV cache.
     pub pages: usize,
+    /// Steps since it was loaded.
+    pub steps: u64,
+    /// Tokens computed since it was loaded.
+    pub tokens: u64,
 }
 
 impl Engine {
@@ -273,11 +283,16 @@ impl Engine {
         let info = backend.info();
         let scheduler = Scheduler::new(limits, tokenizer.clone());
         let (commands, inbox) = channel();
+        let pages = limits.pages;
+        let load = Arc::new(Mutex::new(Load { pages, pages_available: pages, ..Load::default() }));
         let thread = std::thread::Builder::new()
             .name("engine".into())
-            .spawn(move || serve(scheduler, backend, &inbox))
+            .spawn({
+                let load = load.clone();
+                move || serve(scheduler, backend, &inbox, &load)
+            })
             .map_err(|e| Error::Internal(format!("cannot start the engine's thread: {e}")))?;
-        Ok(Engine { spec, tokenizer, template, memory, limits, info, commands, thread: Some(thread) })
+        Ok(Engine { spec, tokenizer, template, memory, limits, info, load, commands, thread: Some(thread) })
     }
 
     /// The model's hyperparameters.
@@ -312,9 +327,13 @@ impl Engine {
 
     /// What it is busy with; none if the engine has died.
     pub fn busy(&self) -> Option<Load> {
-        let (reply, answer) = channel();
-        self.commands.send(Command::Load(reply)).ok()?;
-        answer.recv().ok()
+        let alive = self.thread.as_ref().is_some_and(|t| !t.is_finished());
+        alive.then(|| *self.load.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Most sequences at once.
+    pub fn sequences(&self) -> usize {
+        self.limits.sequences
     }
 
     /// Submits a request. Dropping the receiver cancels it.
@@ -345,7 +364,7 @@ impl Drop for Engine {
 }
 
 /// The engine's thread: commands between steps, steps while there is work, sleep otherwise.
-fn serve(mut scheduler: Scheduler, mut backend: CpuBackend, inbox: &Receiver<Command>) {
+fn serve(mut scheduler: Scheduler, mut backend: CpuBackend, inbox: &Receiver<Command>, load: &Mutex<Load>) {
     let start = Instant::now();
     let now = || start.elapsed().as_nanos() as u64;
     let mut batch = scheduler.new_batch();
@@ -358,18 +377,17 @@ fn serve(mut scheduler: Scheduler, mut backend: CpuBackend, inbox: &Receiver<Com
                         sink(Event::Failed(error));
                     }
                 }
-                Some(Command::Load(reply)) => {
-                    let (waiting, running) = scheduler.load();
-                    let kv = scheduler.kv();
-                    let _ =
-                        reply.send(Load { waiting, running, pages_available: kv.available(), pages: kv.capacity() });
-                }
                 Some(Command::Stop) => return,
                 None if scheduler.is_idle() => return,
                 None => break,
             }
         }
         scheduler.fill(&mut batch, now());
+        report(&scheduler, batch.tokens().len(), load);
+        if batch.tokens().is_empty() {
+            // All that waited or ran was cancelled.
+            continue;
+        }
         match pollster::block_on(backend.run(&batch)) {
             Ok(logits) => scheduler.commit(logits, now()),
             Err(error) => {
@@ -380,5 +398,17 @@ fn serve(mut scheduler: Scheduler, mut backend: CpuBackend, inbox: &Receiver<Com
                 scheduler.fail_all(|| Error::Internal(text.clone()));
             }
         }
+        if scheduler.is_idle() {
+            report(&scheduler, 0, load);
+        }
     }
+}
+
+/// Notes what the scheduler is busy with, and a step of so many tokens.
+fn report(scheduler: &Scheduler, tokens: usize, load: &Mutex<Load>) {
+    let mut load = load.lock().unwrap_or_else(PoisonError::into_inner);
+    (load.waiting, load.running) = scheduler.load();
+    load.pages_available = scheduler.kv().available();
+    load.steps += u64::from(tokens > 0);
+    load.tokens += tokens as u64;
 }

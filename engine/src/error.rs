@@ -127,6 +127,9 @@ pub enum Error {
         /// Position of the token.
         position: usize,
     },
+    /// What the answer must look like leaves no token to go on with.
+    #[error("the answer's grammar: {0}")]
+    Constraint(String),
     /// A worker or the engine thread died. Always a bug of ours.
     #[error("internal error: {0}; this is a bug, please report it")]
     Internal(String),

@@ -55,6 +55,13 @@ impl Sequence {
         self.len
     }
 
+    /// What the page that is being filled holds or will hold, if `tokens` reach to its end: the contents before it, and
+    /// its own. Two sequences with the same answer compute the same page.
+    pub fn unfinished<'t>(&self, tokens: &'t [u32]) -> Option<(u64, &'t [u32])> {
+        let start = self.len / PAGE * PAGE;
+        Some((self.parent, tokens.get(start..start + PAGE)?))
+    }
+
     /// Whether nothing is cached yet.
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -90,8 +97,19 @@ impl KvCache {
     /// Only sequences of one `scope` share.
     pub fn open(&mut self, prompt: &[u32], computed_from: usize, scope: u32) -> Sequence {
         let mut seq = Sequence { parent: u64::from(scope), ..Sequence::default() };
+        self.share(&mut seq, prompt, computed_from);
+        seq
+    }
+
+    /// Goes on sharing where a sequence stands at the end of a page and the next ones have been registered meanwhile.
+    /// Returns the number of pages; the rule is that of [`KvCache::open`].
+    pub fn share(&mut self, seq: &mut Sequence, prompt: &[u32], computed_from: usize) -> usize {
+        let before = seq.pages.len();
         let whole = prompt.len().saturating_sub(1).min(computed_from) / PAGE;
-        for tokens in prompt.chunks_exact(PAGE).take(whole) {
+        if seq.pages.len() * PAGE != seq.len {
+            return 0;
+        }
+        for tokens in prompt.chunks_exact(PAGE).take(whole).skip(before) {
             let Some(&page) = self.by_key.get(&(seq.parent, Box::from(tokens))) else { break };
             self.hold(page);
             if let Some((_, identity, _)) = &self.pages[page as usize].registered {
@@ -100,7 +118,7 @@ impl KvCache {
             seq.pages.push(page);
             seq.len += PAGE;
         }
-        seq
+        seq.pages.len() - before
     }
 
     fn hold(&mut self, page: u32) {
@@ -234,6 +252,25 @@ mod tests {
         kv.close(b);
         kv.close(c);
         assert_eq!(kv.available(), 3);
+    }
+
+    #[test]
+    fn a_page_that_another_has_finished_meanwhile_is_shared_from_then_on() {
+        let mut kv = KvCache::new(6);
+        let prompt: Vec<u32> = (0..2 * PAGE as u32 + 1).collect();
+        let (mut a, mut b) = (kv.open(&prompt, usize::MAX, 0), kv.open(&prompt, usize::MAX, 0));
+        assert_eq!(a.unfinished(&prompt), b.unfinished(&prompt), "both would compute the same page");
+        fill(&mut kv, &mut a, &prompt);
+        assert_eq!(kv.share(&mut b, &prompt, usize::MAX), 2);
+        assert_eq!((b.len(), &b.pages()[..2]), (2 * PAGE, &a.pages()[..2]));
+        assert_eq!(b.unfinished(&prompt), None, "one token fills no page");
+        let mut c = kv.open(&prompt[..PAGE], usize::MAX, 0);
+        fill(&mut kv, &mut c, &prompt[..1]);
+        assert_eq!(kv.share(&mut c, &prompt, usize::MAX), 0, "in the middle of a page there is nothing to share");
+        for s in [a, b, c] {
+            kv.close(s);
+        }
+        assert_eq!(kv.available(), 6);
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod file;
 pub mod graph;
 pub mod kv;
 pub mod models;
+pub mod pace;
 pub mod plan;
 pub mod request;
 pub mod sampler;
@@ -32,10 +33,10 @@ pub mod tokenizer;
 
 pub use backend::KvType;
 #[cfg(not(target_family = "wasm"))]
-pub use engine::{Blueprint, Engine, Load, MemoryPlan, Options, Progress};
+pub use engine::{Blueprint, DEFAULT_CTX, Engine, Load, MemoryPlan, Options, Progress};
 pub use error::{Error, Result};
 /// The loops beneath, for benchmarks.
 pub use kernels;
 pub use kernels::Isa;
 pub use plan::Precision;
-pub use request::{Event, Finish, Request, Timings};
+pub use request::{Cancel, Constraint, Event, Finish, Request, Timings};

@@ -2,6 +2,8 @@
 
 use crate::error::Error;
 use crate::sampler;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Receives the events of one request, on the engine's thread. Returns false when nobody listens any more: the
 /// request then ends at once.
@@ -10,6 +12,37 @@ pub type Sink = Box<dyn FnMut(Event) -> bool + Send>;
 /// Receives the logits after each position of the prompt, on the engine's thread: position, then one float a token of
 /// the vocabulary.
 pub type Observer = Box<dyn FnMut(usize, &[f32]) + Send>;
+
+/// What the next token may be, as a grammar says it. Asked on the engine's thread, once a token.
+pub trait Constraint: Send {
+    /// Bits of the tokens that may come next: token `id` may where bit `id % 32` of word `id / 32` is set.
+    ///
+    /// # Errors
+    /// Nothing may come, or working it out took too much; in words.
+    fn allowed(&mut self) -> Result<&[u32], String>;
+
+    /// Takes the token that was drawn.
+    ///
+    /// # Errors
+    /// The token does not follow; in words.
+    fn accept(&mut self, id: u32) -> Result<(), String>;
+}
+
+/// Ends requests from outside of the engine: a request that was cancelled ends before the next step, wherever it is.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Ends the requests that hold this.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// A prompt and how to go on from it.
 pub struct Request {
@@ -29,6 +62,10 @@ pub struct Request {
     pub show_control: bool,
     /// Only requests of one scope share cached prefixes.
     pub scope: u32,
+    /// Ends the request from outside; its events just stop.
+    pub cancel: Cancel,
+    /// Which tokens may come.
+    pub constraint: Option<Box<dyn Constraint>>,
     /// Wants the logits of the prompt's positions from `observe_from` on.
     pub observer: Option<Observer>,
     /// First position of interest to the observer. Positions before it may come from the cache.
@@ -47,6 +84,8 @@ impl Request {
             ignore_eog: false,
             show_control: false,
             scope: 0,
+            cancel: Cancel::default(),
+            constraint: None,
             observer: None,
             observe_from: 0,
         }

@@ -1,7 +1,8 @@
 //! Continuous batching: which tokens of which sequences the next step computes.
 //!
 //! One step serves every running answer with a token each and fills the rest of the batch with prompts, oldest
-//! first. A request is admitted when a slot is free and pages for its longest outcome are there, so that an
+//! first; while answers run, prompts come in pieces small enough that no answer waits long ([`crate::pace`]). A prompt
+//! whose next page another one is computing waits for it and shares it. A request is admitted when a slot is free and pages for its longest outcome are there, so that an
 //! admitted answer never has to wait or start again. The scheduler knows tokens and pages; it knows no clock (the
 //! caller says what time it is), no thread and no device.
 
@@ -9,6 +10,7 @@ use crate::answer::{Answer, Step};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::kv::{KvCache, PAGE, Sequence};
+use crate::pace::Pace;
 use crate::request::{Event, Finish, Request, Sink, Timings};
 use crate::tokenizer::Tokenizer;
 use std::collections::VecDeque;
@@ -76,8 +78,12 @@ pub struct Scheduler {
     kv: KvCache,
     waiting: VecDeque<Waiting>,
     running: Vec<Running>,
-    /// Wanted outputs of the batch that was filled last.
+    pace: Pace,
+    /// The batch that was filled last: wanted outputs, answers, tokens of prompts, when.
     outputs: usize,
+    answers: usize,
+    prompt_tokens: usize,
+    filled: u64,
 }
 
 impl Scheduler {
@@ -89,7 +95,11 @@ impl Scheduler {
             kv: KvCache::new(limits.pages),
             waiting: VecDeque::new(),
             running: Vec::with_capacity(limits.sequences),
+            pace: Pace::default(),
             outputs: 0,
+            answers: 0,
+            prompt_tokens: 0,
+            filled: 0,
         }
     }
 
@@ -145,19 +155,51 @@ impl Scheduler {
 
     /// Admits what fits and fills `batch` for the next step; empty if there is nothing to do.
     pub fn fill(&mut self, batch: &mut Batch, now: u64) {
+        self.drop_cancelled();
         self.admit(now);
         batch.clear();
         let Limits { batch: tokens, outputs, chunk, whole, .. } = self.limits;
         let mut room = Room { tokens, outputs, chunk, whole };
         // Answers first: they bring one token and wait for it; prompts share what is left.
-        for generating in [true, false] {
-            for r in &mut self.running {
-                if r.is_generating() == generating {
+        for r in self.running.iter_mut().filter(|r| r.is_generating()) {
+            r.schedule(&mut self.kv, batch, &mut room);
+        }
+        let answers = batch.tokens().len();
+        if answers > 0 {
+            room.tokens = room.tokens.min(self.pace.prompt_tokens());
+        }
+        for i in 0..self.running.len() {
+            let (before, rest) = self.running.split_at_mut(i);
+            let r = &mut rest[0];
+            if !r.is_generating() {
+                if !whole {
+                    r.share(&mut self.kv);
+                }
+                if !whole && before.iter().any(|b| b.computes_for(r)) {
+                    r.skip();
+                } else {
                     r.schedule(&mut self.kv, batch, &mut room);
                 }
             }
         }
         self.outputs = batch.outputs().len();
+        self.answers = answers;
+        self.prompt_tokens = batch.tokens().len() - answers;
+        self.filled = now;
+    }
+
+    /// Lets go of requests that were ended from outside, waiting or running.
+    fn drop_cancelled(&mut self) {
+        self.waiting.retain(|w| !w.request.cancel.is_cancelled());
+        let mut i = 0;
+        while i < self.running.len() {
+            if self.running[i].request.cancel.is_cancelled() {
+                let ended = self.running.remove(i);
+                self.kv.close(ended.seq);
+            } else {
+                i += 1;
+            }
+        }
     }
 
     fn admit(&mut self, now: u64) {
@@ -175,8 +217,8 @@ impl Scheduler {
                 self.kv.close(seq);
                 return;
             }
-            let Some(w) = self.waiting.pop_front() else { return };
-            match Answer::new(&w.request, &self.tokenizer) {
+            let Some(mut w) = self.waiting.pop_front() else { return };
+            match Answer::new(&mut w.request, &self.tokenizer) {
                 Ok(answer) => self.running.push(Running::new(w, seq, answer, promised, now)),
                 Err(e) => {
                     self.kv.close(seq);
@@ -190,6 +232,7 @@ impl Scheduler {
     /// Takes the logits of the batch (a row for each of its outputs), draws tokens, sends events and lets go of what
     /// has ended. One request's failure, even a panic, ends that request only.
     pub fn commit(&mut self, logits: &[f32], now: u64) {
+        self.pace.learn(self.answers, self.prompt_tokens, now.saturating_sub(self.filled));
         let n_vocab = logits.len().checked_div(self.outputs).unwrap_or(0);
         let mut i = 0;
         while i < self.running.len() {
@@ -253,11 +296,33 @@ impl Running {
         self.first_token.is_some()
     }
 
+    /// Shares pages of the prompt that other sequences have finished since this one began.
+    fn share(&mut self, kv: &mut KvCache) {
+        let pages = kv.share(&mut self.seq, &self.request.prompt, self.request.observed().start);
+        self.promised -= pages.min(self.promised);
+        self.timings.cached_tokens += pages * PAGE;
+    }
+
+    /// Whether `other` would compute the very page that this one, a prompt too, is computing.
+    fn computes_for(&self, other: &Running) -> bool {
+        let at_border = other.seq.len().is_multiple_of(PAGE);
+        at_border
+            && other.request.observed().start >= other.seq.len() + PAGE
+            && self.seq.len() / PAGE == other.seq.len() / PAGE
+            && other.seq.len() + PAGE < other.request.prompt.len()
+            && self.seq.unfinished(&self.tokens).is_some_and(|mine| Some(mine) == other.seq.unfinished(&other.tokens))
+    }
+
+    /// Stays out of the step.
+    fn skip(&mut self) {
+        self.scheduled = self.seq.len()..self.seq.len();
+        self.outputs = 0..0;
+    }
+
     /// Puts this sequence's next tokens into the batch, as far as there is room.
     fn schedule(&mut self, kv: &mut KvCache, batch: &mut Batch, room: &mut Room) {
+        self.skip();
         let done = self.seq.len();
-        self.scheduled = done..done;
-        self.outputs = 0..0;
         // The last token's logits are always wanted, and those from the first observed position on.
         let from = self.request.observed().start.min(self.tokens.len() - 1).max(done);
         let n = (self.tokens.len() - done).min(room.tokens).min(room.chunk).min(from - done + room.outputs);

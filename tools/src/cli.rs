@@ -15,6 +15,7 @@ Examples:
   handmill run                                  chat with the default model, on a terminal
   git diff | handmill run smollm2 \"Summarize:\"  argument, then standard input
   handmill run ./model.gguf \"Once upon a time\"  any GGUF file
+  handmill serve                                answer over HTTP as Ollama and OpenAI do
   handmill show smollm2 --ctx 8192              what is inside, and the memory it will take
 
 Models are kept in HANDMILL_HOME, by default the folder handmill below the XDG data folder.";
@@ -33,8 +34,14 @@ pub struct Cli {
 pub enum Command {
     /// Answer a prompt, or chat on a terminal.
     Run(commands::run::Arguments),
+    /// Answer over HTTP, to clients of Ollama and of OpenAI.
+    Serve(Box<crate::serve::Arguments>),
     /// Bring a model into the store: by its name in the catalogue, from a file or from an address.
     Pull(commands::pull::Arguments),
+    /// Make a model of another one by a Modelfile.
+    Create(commands::create::Arguments),
+    /// Give a model another name.
+    Cp(commands::create::CopyArguments),
     /// List the models of the store.
     #[command(visible_alias = "ls")]
     List(commands::list::Arguments),
@@ -66,7 +73,10 @@ impl Command {
     pub fn run(self) -> Result<()> {
         match self {
             Command::Run(a) => commands::run::run(&a),
+            Command::Serve(a) => crate::serve::run(&a),
             Command::Pull(a) => commands::pull::run(&a),
+            Command::Create(a) => commands::create::run(&a),
+            Command::Cp(a) => commands::create::copy(&a),
             Command::List(a) => commands::list::run(&a),
             Command::Rm(a) => commands::rm::run(&a),
             Command::Show(a) => commands::show::run(&a),

@@ -31,6 +31,22 @@ pub(super) fn apply(
     Ok(())
 }
 
+/// Takes away every token whose bit is not set, and those for which there is no bit.
+pub(super) fn forbid(allowed: &[u32], row: &mut [f32]) {
+    let words = allowed.iter().copied().chain(std::iter::repeat(0));
+    for (logits, word) in row.chunks_mut(32).zip(words) {
+        match word {
+            u32::MAX => {}
+            0 => logits.fill(f32::NEG_INFINITY),
+            word => {
+                for (_, logit) in logits.iter_mut().enumerate().filter(|(bit, _)| word >> bit & 1 == 0) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+        }
+    }
+}
+
 /// Whether any logit can change at all.
 pub(super) fn needed(params: &Params) -> bool {
     penalizes(params) || !params.logit_bias.is_empty()

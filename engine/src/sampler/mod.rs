@@ -101,10 +101,27 @@ impl Sampler {
     /// # Errors
     /// [`Error::NotANumber`], [`Error::NoCandidate`] and [`Error::BiasOutOfVocabulary`]; no random number is used up.
     pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Result<Sampled, Error> {
+        self.sample_of(logits, history, None)
+    }
+
+    /// As [`Sampler::sample`], but only of the tokens whose bit is set: bit `id % 32` of word `id / 32`.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`].
+    pub fn sample_allowed(&mut self, logits: &[f32], history: &[u32], allowed: &[u32]) -> Result<Sampled, Error> {
+        self.sample_of(logits, history, Some(allowed))
+    }
+
+    fn sample_of(&mut self, logits: &[f32], history: &[u32], allowed: Option<&[u32]>) -> Result<Sampled, Error> {
         refuse_nan(logits)?;
         let mut row = std::mem::take(&mut self.row);
-        let drawn = if edit::needed(&self.params) {
-            edit::apply(&self.params, history, logits, &mut self.window, &mut row).and_then(|()| self.draw(&row))
+        let drawn = if allowed.is_some() || edit::needed(&self.params) {
+            edit::apply(&self.params, history, logits, &mut self.window, &mut row).and_then(|()| {
+                if let Some(allowed) = allowed {
+                    edit::forbid(allowed, &mut row);
+                }
+                self.draw(&row)
+            })
         } else {
             self.draw(logits)
         };

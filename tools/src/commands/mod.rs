@@ -1,5 +1,6 @@
 //! The subcommands, a module each, and how they find a model.
 
+pub mod create;
 pub mod embed;
 pub mod list;
 pub mod pull;
@@ -107,8 +108,19 @@ pub fn lines<T: serde::de::DeserializeOwned>(path: &Path, expected: &str) -> Res
     Ok(found)
 }
 
+/// Brings a model of the catalogue into a store.
+///
+/// # Errors
+/// There is no such model, or it cannot be obtained.
+pub fn obtain_into(store: &Store, model: &str) -> Result<()> {
+    let name: Name = model.parse()?;
+    let unknown = || Error::NotFound { name: model.into(), known: catalogue::names() };
+    let source = catalogue::find(&name)?.ok_or_else(unknown)?;
+    obtain(store, &name, &source, Ui::stderr()).map(|_| ())
+}
+
 /// Whether an argument can only be meant as a path, or is one that exists.
-fn is_path(model: &str) -> bool {
+pub fn is_path(model: &str) -> bool {
     let path = Path::new(model);
     let marked = path.is_absolute() || model.starts_with('.') || model.contains('\\') || model.ends_with(".gguf");
     marked || (model.contains('/') && path.is_file())

@@ -118,12 +118,44 @@ impl Client {
         Ok(Client { agent: config.build().new_agent() })
     }
 
+    /// A small text.
+    ///
+    /// # Errors
+    /// The server cannot be reached or refuses, or the text is longer than `limit`.
+    pub fn get(&self, url: &str, accept: &str, limit: u64) -> Result<Vec<u8>> {
+        let broken = |why: String| Error::Network { url: shown(url), why };
+        let get = self.agent.get(url).header(header::ACCEPT, accept).header(header::ACCEPT_ENCODING, "identity");
+        let mut response = get.call().map_err(|e| match stop(url, e) {
+            Stop::Fatal(e) => e,
+            Stop::Broken(why) => broken(why),
+        })?;
+        let status = response.status().as_u16();
+        if status != 200 {
+            return Err(Error::Status { url: shown(url), status });
+        }
+        let mut text = Vec::new();
+        let read = response.body_mut().as_reader().take(limit + 1).read_to_end(&mut text);
+        read.map_err(|e| broken(format!("the connection broke ({e})")))?;
+        match text.len() as u64 > limit {
+            true => Err(broken(format!("the answer has more than {limit} bytes"))),
+            false => Ok(text),
+        }
+    }
+
     /// Fetches a file, going on from what is there.
     ///
     /// # Errors
     /// The server cannot be reached, refuses or breaks off too often; the file has not the expected size; the disk is
     /// full. What was fetched stays.
     pub fn download(&self, request: &Request, job: &Job) -> Result<()> {
+        self.download_as(request, job, "downloading")
+    }
+
+    /// As [`Client::download`], with these words beside the progress.
+    ///
+    /// # Errors
+    /// As [`Client::download`].
+    pub fn download_as(&self, request: &Request, job: &Job, words: &str) -> Result<()> {
         if request.target.is_file() {
             return Ok(());
         }
@@ -131,7 +163,7 @@ impl Client {
         let mut fruitless = 0;
         for _ in 0..MOST_ATTEMPTS {
             let before = len(&partial);
-            let why = match self.attempt(request, &partial, job) {
+            let why = match self.attempt(request, &partial, job, words) {
                 Ok(()) => return finish(request.target, &partial),
                 Err(Stop::Fatal(e)) => return Err(e),
                 Err(Stop::Broken(why)) => why,
@@ -146,7 +178,7 @@ impl Client {
         Err(Error::Network { url: shown(request.url), why: format!("the connection broke {MOST_ATTEMPTS} times") })
     }
 
-    fn attempt(&self, request: &Request, partial: &Path, job: &Job) -> Result<(), Stop> {
+    fn attempt(&self, request: &Request, partial: &Path, job: &Job, words: &str) -> Result<(), Stop> {
         let state = State::load(request);
         let known = len(partial);
         if known > 0 && state.total == Some(known) {
@@ -165,7 +197,7 @@ impl Client {
         State { url: request.url.into(), validator: validator(response.headers()), total }.save(request)?;
         job.room(&shown(request.url), total.unwrap_or(0).saturating_sub(start))?;
         let mut file = open_at(partial, start).map_err(Error::io("cannot write", partial))?;
-        let bar = job.ui.bar("downloading", total, start);
+        let bar = job.ui.bar(words, total, start);
         let limit = total.or(request.size).unwrap_or(u64::MAX);
         let mut reader = response.body_mut().as_reader();
         let mut have = start;

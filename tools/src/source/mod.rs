@@ -6,6 +6,7 @@ mod file;
 mod http;
 mod pip;
 mod python;
+mod registry;
 mod url;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::store::{Blob, Config, Expected, Kind, Layer, Manifest, Name, Store, Writer, media};
 use crate::ui::{Bar, Ui};
 pub use file::LocalFile;
+pub use registry::Registry;
 pub use url::Url;
 
 /// Something that models can be obtained from.
@@ -23,6 +25,11 @@ pub trait Source {
 
     /// What is known of the model file beforehand.
     fn expected(&self) -> Expected;
+
+    /// Whether the source may have something else today, so that it is asked even where the store has its model.
+    fn may_change(&self) -> bool {
+        false
+    }
 
     /// Brings the blobs into the store, going on from what an earlier attempt left in the job's folder.
     ///
@@ -83,7 +90,7 @@ impl Job<'_> {
         kind: Option<Kind>,
         licence: Option<&str>,
     ) -> Result<Manifest> {
-        let config = Config { model_format: "gguf".into(), source: source.describe(), kind };
+        let config = Config { model_format: "gguf".into(), source: source.describe(), kind, parent: String::new() };
         let json = serde_json::to_vec(&config).expect("a configuration is plain data");
         let config = self.writer.add_bytes(&json, media::CONFIG)?;
         let mut layers = vec![model];
@@ -150,6 +157,9 @@ pub fn obtain(store: &Store, name: &Name, source: &dyn Source, ui: Ui) -> Result
 
 /// The model's file where the name stands for what the source would bring. A damaged entry counts as absent.
 fn present(store: &Store, name: &Name, source: &dyn Source) -> Option<PathBuf> {
+    if source.may_change() {
+        return None;
+    }
     let manifest = store.manifest(name).ok().flatten()?;
     let same = match source.expected().digest {
         Some(digest) => manifest.model()?.digest == digest,

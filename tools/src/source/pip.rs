@@ -73,7 +73,7 @@ impl Pip {
         command.env("TMPDIR", folder).env("PIP_RESUME_RETRIES", "5");
         command.stdout(match ui {
             Ui::Terminal => Stdio::from(std::io::stderr()),
-            Ui::Lines | Ui::Silent => Stdio::null(),
+            Ui::Lines | Ui::Silent | Ui::Watched => Stdio::null(),
         });
         let output = command.stderr(Stdio::piped()).output().map_err(|e| self.failed(&arguments, e.to_string()))?;
         match output.status.success() {

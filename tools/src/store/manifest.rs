@@ -13,6 +13,16 @@ pub mod media {
     pub const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
     /// A GGUF file.
     pub const MODEL: &str = "application/vnd.ollama.image.model";
+    /// A template in Go's language.
+    pub const TEMPLATE: &str = "application/vnd.ollama.image.template";
+    /// A system text.
+    pub const SYSTEM: &str = "application/vnd.ollama.image.system";
+    /// Parameters, a JSON object.
+    pub const PARAMS: &str = "application/vnd.ollama.image.params";
+    /// Messages, a JSON array.
+    pub const MESSAGES: &str = "application/vnd.ollama.image.messages";
+    /// A low-rank adapter.
+    pub const ADAPTER: &str = "application/vnd.ollama.image.adapter";
     /// A licence text.
     pub const LICENSE: &str = "application/vnd.ollama.image.license";
 }
@@ -85,6 +95,8 @@ pub struct Config {
     pub source: String,
     /// What it is made for.
     pub kind: Option<Kind>,
+    /// The model that it was made from, where it was made by `create`.
+    pub parent: String,
 }
 
 /// What a model was trained for.

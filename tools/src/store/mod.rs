@@ -94,6 +94,11 @@ impl Store {
         self.blobs().join(digest.file_name())
     }
 
+    /// Where a blob that was uploaded waits for a model to take it, or would wait. It goes as abandoned downloads do.
+    pub fn upload(&self, digest: &Digest) -> PathBuf {
+        self.downloads().join(format!("upload-{}", digest.hex())).join("blob")
+    }
+
     /// Whether the blob is there as a plain file of the right size.
     pub fn has(&self, layer: &Layer) -> bool {
         fs::symlink_metadata(self.blob(&layer.digest)).is_ok_and(|m| m.is_file() && m.len() == layer.size)
@@ -130,6 +135,25 @@ impl Store {
             return Err(Error::Blob { name: name.to_string(), digest: layer.digest, why });
         }
         Ok(Some(self.blob(&layer.digest)))
+    }
+
+    /// When a name's manifest was written.
+    pub fn modified(&self, name: &Name) -> SystemTime {
+        let path = self.manifests().join(name.path());
+        fs::metadata(path).and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// A small blob's bytes.
+    ///
+    /// # Errors
+    /// It is missing, of another size, or too large to be small.
+    pub fn small(&self, layer: &Layer) -> Result<Vec<u8>> {
+        let path = self.blob(&layer.digest);
+        if !self.has(layer) {
+            let why = format!("missing or not a plain file of {} bytes", layer.size);
+            return Err(Error::Blob { name: layer.media_type.clone(), digest: layer.digest, why });
+        }
+        read_bounded(&path)
     }
 
     /// The configuration of a manifest; the default where it is missing or was written by another program.

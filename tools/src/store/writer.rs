@@ -101,6 +101,19 @@ impl<'a> Writer<'a> {
         })
     }
 
+    /// Starts a blob that waits beside the store until a model takes it ([`Store::upload`]).
+    ///
+    /// # Errors
+    /// The temporary file cannot be made.
+    pub fn upload(&self, digest: Digest) -> Result<Upload<'a>> {
+        let target = self.store.upload(&digest);
+        let folder = target.parent().expect("an upload lies in a folder").to_path_buf();
+        fs::create_dir_all(&folder).map_err(Error::io("cannot make the folder", &folder))?;
+        let mut blob = self.blob(Expected { digest: Some(digest), size: None }, "the blob")?;
+        blob.file = temporary(&folder)?;
+        Ok(Upload { blob, target })
+    }
+
     /// Adds a small blob.
     ///
     /// # Errors
@@ -216,6 +229,32 @@ impl Blob<'_> {
         self.expected.check(&self.what, digest, size)?;
         place(self.file, &self.store.blob(&digest))?;
         Ok(Layer { media_type: media_type.into(), digest, size })
+    }
+}
+
+/// A blob that is being uploaded. Dropping it deletes what was written.
+pub struct Upload<'a> {
+    blob: Blob<'a>,
+    target: std::path::PathBuf,
+}
+
+impl Upload<'_> {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// Writing fails.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.blob.write(bytes)
+    }
+
+    /// Gives it its name.
+    ///
+    /// # Errors
+    /// The bytes are not the expected ones, or the file cannot be synced or renamed; then nothing is kept.
+    pub fn keep(self) -> Result<()> {
+        let (digest, size) = self.blob.hasher.finish();
+        self.blob.expected.check(&self.blob.what, digest, size)?;
+        place(self.blob.file, &self.target)
     }
 }
 

@@ -7,7 +7,7 @@ mod progress;
 use std::io::{Write, stdout};
 
 use crate::error::{Error, Result};
-pub use progress::{Bar, Ui};
+pub use progress::{Bar, News, Ui, watched};
 
 /// Writes to standard output at once.
 ///

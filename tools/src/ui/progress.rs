@@ -1,6 +1,6 @@
 //! Messages and progress on standard error: a bar on a terminal, now and then a line elsewhere.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,8 @@ use super::format::{bytes, wait};
 
 /// Time between two lines of progress where no bar can be drawn.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// Time between two pieces of news of a watched thing.
+const WATCHED_EVERY: Duration = Duration::from_millis(100);
 
 /// Where messages go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,31 @@ pub enum Ui {
     Lines,
     /// Nobody.
     Silent,
+    /// Whoever [`watched`] this thread's work.
+    Watched,
+}
+
+/// Something that is going on: its words, and the bytes done and to do, where it has such.
+pub type News<'a> = (&'a str, Option<(u64, Option<u64>)>);
+
+thread_local! {
+    static WATCHER: RefCell<Option<Box<dyn FnMut(News)>>> = const { RefCell::new(None) };
+}
+
+/// Runs work of this thread whose progress, shown with [`Ui::Watched`], goes to `watcher`.
+pub fn watched<T>(watcher: impl FnMut(News) + 'static, work: impl FnOnce() -> T) -> T {
+    WATCHER.set(Some(Box::new(watcher)));
+    let result = work();
+    WATCHER.set(None);
+    result
+}
+
+fn tell(news: News) {
+    WATCHER.with_borrow_mut(|watcher| {
+        if let Some(watcher) = watcher {
+            watcher(news);
+        }
+    });
 }
 
 impl Ui {
@@ -30,8 +57,10 @@ impl Ui {
 
     /// Prints a line.
     pub fn say(self, message: &str) {
-        if self != Ui::Silent {
-            eprintln!("{message}");
+        match self {
+            Ui::Silent => {}
+            Ui::Watched => tell((message, None)),
+            Ui::Terminal | Ui::Lines => eprintln!("{message}"),
         }
     }
 
@@ -39,7 +68,7 @@ impl Ui {
     pub fn bar(self, label: &str, total: Option<u64>, done: u64) -> Bar {
         let bar = match self {
             Ui::Terminal => drawn(label, total, done),
-            Ui::Lines | Ui::Silent => ProgressBar::hidden(),
+            Ui::Lines | Ui::Silent | Ui::Watched => ProgressBar::hidden(),
         };
         let now = Instant::now();
         Bar {
@@ -83,6 +112,10 @@ impl Bar {
     pub fn inc(&self, n: u64) {
         self.done.set(self.done.get() + n);
         self.bar.inc(n);
+        if self.ui == Ui::Watched && self.said.get().elapsed() >= WATCHED_EVERY {
+            self.said.set(Instant::now());
+            tell((&self.label, Some((self.done.get(), self.total))));
+        }
         if self.ui == Ui::Lines && self.said.get().elapsed() >= LINE_EVERY {
             self.said.set(Instant::now());
             eprintln!("{}", self.line());
@@ -126,6 +159,7 @@ impl Drop for Bar {
                 bytes(self.done.get() - self.first),
                 self.start.elapsed().as_secs_f64()
             ),
+            Ui::Watched => tell((&self.label, Some((self.done.get(), self.total)))),
             Ui::Lines | Ui::Silent => {}
         }
     }

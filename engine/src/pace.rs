@@ -1,0 +1,73 @@
+//! How much of a prompt a step may compute while answers wait for their next token.
+//!
+//! A step that computes answers alone takes some time; every token of a prompt in it makes it longer. Both are learned
+//! from the steps themselves, and prompts get as many tokens as keep a step within [`STRETCH`] times the time that
+//! the answers alone would take: whoever reads an answer sees no gap when somebody else comes with a long prompt. What is
+//! computed does not depend on how it is cut, so that clocks may decide this.
+
+/// A step with prompts takes at most this many times what the answers alone would take.
+const STRETCH: f64 = 2.5;
+/// Tokens of prompts that a step takes in any case: prompts must end some day.
+const LEAST: usize = 8;
+/// Before anything is known.
+const FIRST: usize = 32;
+/// Weight of the newest step in the running means.
+const NEWEST: f64 = 0.2;
+
+/// Running means of what steps take, in nanoseconds.
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// A step of answers alone.
+    answers: Option<f64>,
+    /// Each token of a prompt on top of it.
+    token: Option<f64>,
+}
+
+impl Pace {
+    /// Takes note of a step that computed so many answers and so many tokens of prompts.
+    pub fn learn(&mut self, answers: usize, prompt_tokens: usize, ns: u64) {
+        let ns = ns as f64;
+        match (answers, prompt_tokens) {
+            (_, 0) => mean(&mut self.answers, ns),
+            (0, n) if self.token.is_none() => self.token = Some(ns / n as f64),
+            // Many tokens at once are cheaper than the few that come beside answers.
+            (0, _) => {}
+            (_, n) => mean(&mut self.token, (ns - self.answers.unwrap_or(0.0)).max(0.0) / n as f64),
+        }
+    }
+
+    /// Tokens of prompts that the next step may compute beside its answers.
+    pub fn prompt_tokens(&self) -> usize {
+        match (self.answers, self.token) {
+            (Some(answers), Some(token)) if token > 0.0 => {
+                ((STRETCH - 1.0) * answers / token).max(LEAST as f64) as usize
+            }
+            _ => FIRST,
+        }
+    }
+}
+
+fn mean(mean: &mut Option<f64>, value: f64) {
+    *mean = Some(mean.map_or(value, |old| old + NEWEST * (value - old)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_get_what_the_answers_can_spare() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.prompt_tokens(), FIRST);
+        for _ in 0..50 {
+            pace.learn(4, 0, 20_000_000);
+            pace.learn(4, 10, 30_000_000);
+        }
+        // 20 ms for the answers, 1 ms a token: 30 tokens make 50 ms.
+        assert!((29..=31).contains(&pace.prompt_tokens()), "{}", pace.prompt_tokens());
+        for _ in 0..50 {
+            pace.learn(4, 10, 1_000_000_000);
+        }
+        assert_eq!(pace.prompt_tokens(), LEAST, "prompts go on whatever they cost");
+    }
+}

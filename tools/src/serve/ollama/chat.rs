@@ -1,0 +1,183 @@
+//! `/api/chat`: a conversation.
+
+use axum::response::Response;
+use engine::template::Message;
+use serde_json::{Map, Value as Json, json};
+
+use super::super::answers::{Answers, End, Reading, Token, collect};
+use super::super::app::blocking;
+use super::super::ask::{self, Asked, Wanted, ask};
+use super::super::call::Call;
+use super::super::fault::{Dialect, Fault, Result};
+use super::super::fields::{Fields, wrong};
+use super::super::options::Settings;
+use super::super::prompt::Extras;
+use super::super::reader::{Call as ToolCall, Part};
+use super::super::voice::{Voice, error_line, stream};
+use super::super::{chats, reply};
+use super::{Base, finish, generate::rendered, line, logprob, no_images, now};
+
+/// The route.
+pub async fn chat(mut call: Call) -> Result<Response> {
+    let mut fields = call.fields().await?;
+    let mut base = Base::take(&mut fields)?;
+    let messages = messages(&mut fields, &base.model)?;
+    let tools = fields.list("tools")?.filter(|t| !t.is_empty()).map(chats::tools).transpose()?;
+    base.rest(&fields);
+    if messages.is_empty() && base.unloads() {
+        let pack = ask::find(&call.app, &base.model).await?;
+        call.app.manager.unload(&pack.name);
+        return Ok(idle(&base.model, "unload"));
+    }
+    let mut settings = Settings::default();
+    settings.sampling.n_probs = base.probs;
+    let Asked { lease, settings } = ask(&call, &base.model, settings, &base.options, base.keep).await?;
+    if messages.is_empty() {
+        return Ok(idle(&base.model, "load"));
+    }
+    let thinks = lease.template.as_ref().is_some_and(|t| t.thinks());
+    if base.think.as_ref().is_some_and(|t| *t != Json::Bool(false)) && !thinks {
+        return Err(Fault::field("think", format!("\"{}\" does not support thinking", base.model)));
+    }
+    if tools.is_some() && !lease.template.as_ref().is_some_and(|t| t.takes_tools()) {
+        return Err(Fault::field("tools", format!("\"{}\" does not support tools", base.model)));
+    }
+    let extras = Extras { tools: tools.map(Json::Array), think: base.think.clone(), go_on: false };
+    let wanted = Wanted {
+        shape: base.shape.clone(),
+        answers: 1,
+        scope: call.caller.number,
+        most: call.app.config.limits.tokens,
+        show_control: false,
+    };
+    base.warnings.extend(settings.warnings.iter().cloned());
+    let handle = tokio::runtime::Handle::current();
+    let has_tools = extras.tools.is_some();
+    let (base, lease, prompt, requests) = blocking(move || {
+        let ctx = if base.truncate { ask::context(&lease, &settings) } else { usize::MAX };
+        let (prompt, left_out) = ask::fit(&lease, &messages, &extras, ctx)?;
+        if left_out > 0 {
+            base.warnings.push(format!("the {left_out} oldest messages were left out: the context is {ctx} tokens"));
+        }
+        let requests = match base.render_only {
+            true => Vec::new(),
+            false => ask::requests(&lease, &settings, &prompt, &wanted, &handle)?,
+        };
+        Ok((base, lease, prompt, requests))
+    })
+    .await?;
+    if base.render_only {
+        return Ok(rendered(&lease, &base.model, &prompt));
+    }
+    let think = thinks && base.think != Some(Json::Bool(false));
+    let thinking = think && ask::opens_thought(&lease, &prompt);
+    let reading = Reading { tools: has_tools, think, thinking, logprobs: base.probs.is_some() };
+    let mut answers = Answers::start(&call.app, &call.ticket, lease, requests, reading);
+    let voice = Lines { model: base.model, warnings: base.warnings };
+    if base.stream {
+        return stream(answers, voice, &call.ticket).await;
+    }
+    let whole = collect(&mut answers).await?.remove(0);
+    let mut map = voice.map(&answers, whole.part, &whole.tokens);
+    finish(&mut map, &answers, &whole.end, &voice.warnings);
+    Ok(reply::json(&Json::Object(map)))
+}
+
+/// A model was loaded or unloaded, and nothing was asked.
+fn idle(model: &str, reason: &str) -> Response {
+    let message = json!({"role": "assistant", "content": ""});
+    reply::json(&json!({"model": model, "created_at": now(), "message": message, "done": true, "done_reason": reason}))
+}
+
+/// The messages of a request.
+fn messages(fields: &mut Fields, model: &str) -> Result<Vec<Message>> {
+    let list = fields.list("messages")?.unwrap_or_default();
+    let one = |(at, json): (usize, Json)| {
+        let mut fields = Fields::of(json, &format!("messages[{at}]"))?;
+        no_images(&mut fields, model)?;
+        let role = chats::role(&mut fields)?;
+        let content = match fields.take("content") {
+            None => String::new(),
+            Some(Json::String(text)) => text,
+            Some(other) => return Err(wrong(&format!("messages[{at}].content"), "a string", &other)),
+        };
+        let mut message = Message::new(role, content);
+        if let Some(thinking) = fields.text("thinking")? {
+            message.extra.insert("thinking".into(), json!(thinking));
+            message.extra.insert("reasoning_content".into(), json!(thinking));
+        }
+        if let Some(calls) = fields.list("tool_calls")? {
+            message.extra.insert("tool_calls".into(), chats::past_calls(calls)?);
+        }
+        for (name, more) in [("tool_name", "name"), ("tool_call_id", "tool_call_id")] {
+            if let Some(text) = fields.text(name)? {
+                message.extra.insert(name.into(), json!(text));
+                message.extra.insert(more.into(), json!(text));
+            }
+        }
+        Ok(message)
+    };
+    list.into_iter().enumerate().map(one).collect()
+}
+
+/// Calls of tools, as answers have them.
+fn calls(calls: &[ToolCall]) -> Json {
+    let one = |(index, call): (usize, &ToolCall)| json!({"id": chats::call_id(), "function": {"index": index, "name": call.name, "arguments": call.arguments}});
+    calls.iter().enumerate().map(one).collect()
+}
+
+struct Lines {
+    model: String,
+    warnings: Vec<String>,
+}
+
+impl Lines {
+    fn map(&self, answers: &Answers, part: Part, tokens: &[Token]) -> Map<String, Json> {
+        let mut message = Map::new();
+        message.insert("role".into(), json!("assistant"));
+        message.insert("content".into(), json!(part.content));
+        if !part.thinking.is_empty() {
+            message.insert("thinking".into(), json!(part.thinking));
+        }
+        if !part.calls.is_empty() {
+            message.insert("tool_calls".into(), calls(&part.calls));
+        }
+        let mut map = Map::new();
+        map.insert("model".into(), json!(self.model));
+        map.insert("created_at".into(), json!(now()));
+        map.insert("message".into(), Json::Object(message));
+        map.insert("done".into(), json!(false));
+        if !tokens.is_empty() {
+            map.insert("logprobs".into(), tokens.iter().map(|t| logprob(answers, t)).collect());
+        }
+        map
+    }
+}
+
+impl Voice for Lines {
+    fn start(&mut self, _: &Answers) -> String {
+        String::new()
+    }
+
+    fn more(&mut self, answers: &Answers, _: usize, part: Part, token: Option<Token>) -> String {
+        line(self.map(answers, part, token.as_slice()))
+    }
+
+    fn end(&mut self, answers: &Answers, _: usize, end: &End) -> String {
+        let mut map = self.map(answers, Part::default(), &[]);
+        finish(&mut map, answers, end, &self.warnings);
+        line(map)
+    }
+
+    fn finish(&mut self, _: &Answers) -> String {
+        String::new()
+    }
+
+    fn fault(&mut self, fault: &Fault) -> String {
+        error_line(Dialect::Ollama, fault)
+    }
+
+    fn content_type(&self) -> &'static str {
+        "application/x-ndjson"
+    }
+}
