@@ -5,10 +5,11 @@ set -euo pipefail
 program=$1 folder=$2 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$folder"
 python=$folder/venv/bin/python
-if ! "$python" -c 'import ollama, openai, langchain_ollama, langchain_openai' 2>/dev/null; then
+if ! "$python" -c 'import ollama, openai, langchain_ollama, langchain_openai, yaml, kubernetes_validate, selenium' 2>/dev/null; then
     python3 -m venv "$folder/venv"
-    "$python" -m pip install --quiet ollama openai langchain-ollama langchain-openai
+    "$python" -m pip install --quiet ollama openai langchain-ollama langchain-openai pyyaml kubernetes-validate selenium
 fi
+"$python" "$here/deploy.py" "$here/../.." "$program"
 work=$(mktemp -d)
 server=
 finish() {
@@ -35,6 +36,12 @@ base=$(sed -n 's/.*listening on //p' "$work/log")
 if ! "$python" "$here/check.py" "$base" smollm2:latest smollm2-tools:latest; then
     tail -n 20 "$work/log"
     exit 1
+fi
+if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then
+    "$python" "$here/page.py" "$base" smollm2:latest
+else
+    echo "skipped: the page at /ui needs chromium and chromedriver"
+    [ "${HANDMILL_REQUIRE_MODELS:-}" != 1 ] || exit 1
 fi
 # The end: running answers finish, and the program ends well.
 kill -TERM "$server"

@@ -6,6 +6,7 @@
 //! | [`corrupt`] | files that must be refused, and what must be said |
 //! | [`draft`] | a GGUF file as entries, written without checks |
 //! | [`golden`] | expected values, from `fixtures/` |
+//! | [`http`] | a server of the program's, and a client that can say anything to it |
 //! | [`models`] | the real models, obtained by the program |
 //! | [`observe`] | the engine asked for logits |
 //! | [`process`] | the program started as a user does, under limits |
@@ -15,6 +16,7 @@
 pub mod corrupt;
 pub mod draft;
 pub mod golden;
+pub mod http;
 pub mod models;
 pub mod observe;
 pub mod process;

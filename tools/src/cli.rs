@@ -36,6 +36,8 @@ pub enum Command {
     Run(commands::run::Arguments),
     /// Answer over HTTP, to clients of Ollama and of OpenAI.
     Serve(Box<crate::serve::Arguments>),
+    /// Ask a server whether it takes requests.
+    Health(commands::health::Arguments),
     /// Bring a model into the store: by its name in the catalogue, from a file or from an address.
     Pull(commands::pull::Arguments),
     /// Make a model of another one by a Modelfile.
@@ -74,6 +76,7 @@ impl Command {
         match self {
             Command::Run(a) => commands::run::run(&a),
             Command::Serve(a) => crate::serve::run(&a),
+            Command::Health(a) => commands::health::run(&a),
             Command::Pull(a) => commands::pull::run(&a),
             Command::Create(a) => commands::create::run(&a),
             Command::Cp(a) => commands::create::copy(&a),

@@ -2,6 +2,7 @@
 
 pub mod create;
 pub mod embed;
+pub mod health;
 pub mod list;
 pub mod pull;
 pub mod rm;

@@ -43,7 +43,7 @@ pub fn tools(list: Vec<Json>) -> Result<Vec<Json>> {
         }
         let function = tool.get("function").filter(|f| f.is_object());
         let function = function.ok_or_else(|| Fault::field(&name, format!("{name}.function must be an object")))?;
-        if !function.get("name").and_then(Json::as_str).is_some_and(|n| !n.is_empty()) {
+        if function.get("name").and_then(Json::as_str).is_none_or(str::is_empty) {
             return Err(Fault::field(&name, format!("{name}.function.name must be a string")));
         }
         if function.get("parameters").is_some_and(|p| !p.is_object() && !p.is_null()) {

@@ -40,7 +40,8 @@ impl KeepAlive {
     fn seconds(seconds: f64) -> Option<KeepAlive> {
         // A century is for ever, and what a clock can still add.
         match seconds {
-            s if s < 0.0 || s > 3.2e9 => Some(KeepAlive::Forever),
+            s if s.is_nan() => None,
+            s if !(0.0..=3.2e9).contains(&s) => Some(KeepAlive::Forever),
             s => Duration::try_from_secs_f64(s).ok().map(KeepAlive::For),
         }
     }

@@ -1,11 +1,13 @@
 //! Embeddings: the states that a model's last norm gives, pooled over the tokens of a text.
 //!
-//! They come from an engine of the same model that computes states in place of logits. Mean pooling is the rule; a model
-//! file that names another one is followed.
+//! They come from an engine of the same model that computes states in place of logits. How they are pooled is what the
+//! model's file says, or the engine's rule for its kind.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use engine::embed::Embedding;
 use engine::sampler::Params;
+use engine::spec::Pooling;
 use engine::{Cancel, Event, Request};
 use tokio::sync::oneshot;
 
@@ -13,33 +15,6 @@ use super::app::App;
 use super::call::Ticket;
 use super::fault::{Fault, Result};
 use super::loaded::Loaded;
-
-/// How states become one vector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pooling {
-    /// Their mean.
-    Mean,
-    /// The first one.
-    First,
-    /// The last one.
-    Last,
-}
-
-/// The pooling that a model's file names.
-///
-/// # Errors
-/// One that is not known.
-pub fn pooling(app: &App, model: &Loaded) -> Result<Pooling> {
-    let facts = app.shelf().facts(&model.pack)?;
-    match facts.keys.get(&format!("{}.pooling_type", facts.family)).and_then(serde_json::Value::as_u64) {
-        None | Some(0 | 1) => Ok(Pooling::Mean),
-        Some(2) => Ok(Pooling::First),
-        Some(3) => Ok(Pooling::Last),
-        Some(other) => {
-            Err(Fault::bad(format!("\"{}\" has pooling type {other}, which is not supported", model.pack.name)))
-        }
-    }
-}
 
 /// Ends requests when whoever waits for them has gone.
 struct Guard(Cancel);
@@ -86,7 +61,7 @@ pub async fn embed(
     texts: &[Vec<u32>],
     scope: u32,
 ) -> Result<Vec<Vec<f32>>> {
-    let pooling = pooling(app, model)?;
+    let pooling = Embedding::of(model.engine.spec()).pooling;
     let guard = Guard(Cancel::default());
     let mut waiting = Vec::new();
     for tokens in texts {

@@ -118,9 +118,12 @@ impl From<engine::Error> for Fault {
                 let message = error.to_string().replace("(--ctx)", "(num_ctx, or --ctx of the server)");
                 Fault { code: Some("context_length_exceeded"), ..Fault::bad(message) }
             }
-            E::PromptEmpty | E::TokenRange { .. } | E::Template(_) | E::Option { .. } | E::Constraint(_) => {
-                Fault::bad(error.to_string())
-            }
+            E::PromptEmpty
+            | E::HiddenOnly
+            | E::TokenRange { .. }
+            | E::Template(_)
+            | E::Option { .. }
+            | E::Constraint(_) => Fault::bad(error.to_string()),
             E::Sampler(engine::sampler::Error::Parameter { name, .. }) => Fault::field(name, error.to_string()),
             E::Sampler(_) => Fault::bad(error.to_string()),
             E::Memory { .. } => Fault::busy(error.to_string()),

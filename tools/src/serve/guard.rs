@@ -16,6 +16,20 @@ use super::keys::{Caller, Refusal, Scope};
 /// Origins of programs that show local pages.
 const LOCAL_SCHEMES: [&str; 5] = ["app://", "file://", "tauri://", "vscode-webview://", "vscode-file://"];
 
+/// Bytes of all headers together.
+const HEAD: usize = 64 << 10;
+
+/// Checks the size of the head, which the connection bounds only roughly.
+///
+/// # Errors
+/// It is too large.
+pub fn size(headers: &HeaderMap) -> Result<()> {
+    match headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() > HEAD {
+        true => Err(Fault::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are too large")),
+        false => Ok(()),
+    }
+}
+
 /// Checks `Host`.
 ///
 /// # Errors

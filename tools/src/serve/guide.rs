@@ -85,6 +85,79 @@ impl Shape {
     }
 }
 
+/// Words of a schema that are followed.
+const FOLLOWED: [&str; 27] = [
+    "anyOf",
+    "oneOf",
+    "allOf",
+    "$ref",
+    "const",
+    "enum",
+    "type",
+    "items",
+    "additionalItems",
+    "prefixItems",
+    "minItems",
+    "maxItems",
+    "properties",
+    "additionalProperties",
+    "patternProperties",
+    "required",
+    "minProperties",
+    "maxProperties",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "format",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+];
+/// Words that say nothing about what fits.
+const REMARKS: [&str; 17] = [
+    "$anchor",
+    "$defs",
+    "definitions",
+    "$schema",
+    "$id",
+    "id",
+    "$comment",
+    "title",
+    "description",
+    "default",
+    "readOnly",
+    "writeOnly",
+    "examples",
+    "deprecated",
+    "contentMediaType",
+    "contentEncoding",
+    "strict",
+];
+/// Words whose values are schemas by name, and such whose values are schemas or lists of them.
+const NAMED: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
+const INNER: [&str; 7] = ["anyOf", "oneOf", "allOf", "items", "additionalItems", "prefixItems", "additionalProperties"];
+
+/// Refuses a word that is neither followed nor a remark: without it other answers would fit. JSON is nested at most 128
+/// deep when it was read, and so is this.
+fn check(schema: &Json) -> Result<()> {
+    let Json::Object(map) = schema else { return Ok(()) };
+    for (word, value) in map {
+        if !FOLLOWED.contains(&word.as_str()) && !REMARKS.contains(&word.as_str()) {
+            let shown = crate::ui::format::printable(word);
+            return Err(Fault::field("format", format!("the schema's word \"{shown}\" is not supported")));
+        }
+        match value {
+            Json::Object(named) if NAMED.contains(&word.as_str()) => named.values().try_for_each(check)?,
+            Json::Array(all) if INNER.contains(&word.as_str()) => all.iter().try_for_each(check)?,
+            inner if INNER.contains(&word.as_str()) => check(inner)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// The shape of a call of one of these tools, each `{"type": "function", "function": {"name", "parameters"}}`.
 pub fn call_shape(tools: &[Json]) -> Shape {
     let one = |tool: &Json| {
@@ -106,6 +179,8 @@ impl Guides {
     /// # Errors
     /// The schema uses what is not supported, which is named, or is too large.
     pub fn start(&self, tokenizer: &Arc<Tokenizer>, shape: &Shape, handle: &Handle) -> Result<Box<dyn Constraint>> {
+        let schema = shape.schema();
+        check(&schema)?;
         let factory = match self.0.get() {
             Some(factory) => factory.clone(),
             None => {
@@ -113,7 +188,7 @@ impl Guides {
                 self.0.get_or_init(|| new).clone()
             }
         };
-        let grammar = TopLevelGrammar::from_json_schema(shape.schema());
+        let grammar = TopLevelGrammar::from_json_schema(schema);
         let mut matcher = Matcher::new(factory.create_parser(grammar));
         let mask =
             matcher.compute_mask_or_eos().map_err(|e| Fault::bad(format!("format: {}", first_line(&e.to_string()))))?;
@@ -121,7 +196,7 @@ impl Guides {
         if let Some(warning) = warnings.first() {
             return Err(Fault::bad(format!("format: {}", first_line(warning))));
         }
-        Ok(Box::new(Guide { state: State::Ready(matcher, mask), handle: handle.clone() }))
+        Ok(Box::new(Guide { state: State::Ready(Box::new(matcher), mask), handle: handle.clone() }))
     }
 }
 
@@ -130,9 +205,9 @@ fn first_line(text: &str) -> &str {
 }
 
 enum State {
-    Ready(Matcher, SimpleVob),
+    Ready(Box<Matcher>, SimpleVob),
     /// Another thread works on it.
-    Away(Receiver<(Matcher, std::result::Result<SimpleVob, String>)>),
+    Away(Receiver<(Box<Matcher>, std::result::Result<SimpleVob, String>)>),
     Gone,
 }
 

@@ -51,11 +51,14 @@ pub struct Loaded {
     pub guides: Guides,
 }
 
+/// Where a model will be once it is loaded.
+type Cell = Arc<OnceCell<Arc<Loaded>>>;
+
 struct Entry {
     name: String,
     digest: String,
     states: bool,
-    cell: Arc<OnceCell<Arc<Loaded>>>,
+    cell: Cell,
     users: usize,
     keep: KeepAlive,
     /// When the last lease ended.
@@ -75,7 +78,7 @@ pub struct Manager {
 pub struct Lease {
     manager: Arc<Manager>,
     loaded: Option<Arc<Loaded>>,
-    cell: Arc<OnceCell<Arc<Loaded>>>,
+    cell: Cell,
     /// How long this request waited for it to load.
     pub load: Duration,
 }
@@ -160,13 +163,7 @@ impl Manager {
     }
 
     /// The cell that the model is or will be in, with one more user; waits for room.
-    async fn claim(
-        &self,
-        pack: &Pack,
-        states: bool,
-        ctx: Option<usize>,
-        keep: KeepAlive,
-    ) -> Arc<OnceCell<Arc<Loaded>>> {
+    async fn claim(&self, pack: &Pack, states: bool, ctx: Option<usize>, keep: KeepAlive) -> Cell {
         loop {
             let freed = self.freed.notified();
             let (cell, gone) = self.try_claim(pack, states, ctx, keep);
@@ -179,13 +176,7 @@ impl Manager {
         }
     }
 
-    fn try_claim(
-        &self,
-        pack: &Pack,
-        states: bool,
-        ctx: Option<usize>,
-        keep: KeepAlive,
-    ) -> (Option<Arc<OnceCell<Arc<Loaded>>>>, Vec<Entry>) {
+    fn try_claim(&self, pack: &Pack, states: bool, ctx: Option<usize>, keep: KeepAlive) -> (Option<Cell>, Vec<Entry>) {
         let mut entries = self.lock();
         let at = entries.iter().position(|e| e.name == pack.name && e.states == states);
         if let Some(at) = at {
@@ -258,7 +249,7 @@ impl Manager {
         let per_token = spec.kv_bytes_per_token(options.kv.bytes()).max(1) as u64;
         let budget = available.map_or(usize::MAX, |bytes| (bytes / KV_SHARE / per_token) as usize);
         options.ctx = Some(ctx);
-        options.states = states;
+        options.embeddings = states;
         options.memory = available;
         // States are read at once and need no memory of others.
         options.sequences = if states { 1 } else { sequences };

@@ -53,6 +53,8 @@ enum State {
 pub struct Reader {
     state: State,
     held: String,
+    /// The mark of a thought was just passed: white space after it says nothing.
+    fresh: bool,
     tools: bool,
     think: bool,
 }
@@ -62,7 +64,7 @@ impl Reader {
     /// thought already.
     pub fn new(tools: bool, think: bool, thinking: bool) -> Reader {
         let state = if think && thinking { State::Thinking } else { State::Start };
-        Reader { state, held: String::new(), tools, think }
+        Reader { state, held: String::new(), fresh: state == State::Thinking, tools, think }
     }
 
     /// Takes more text.
@@ -94,11 +96,18 @@ impl Reader {
 
     /// Whether there may be more to do at once.
     fn step(&mut self, part: &mut Part) -> bool {
+        if self.fresh {
+            self.held = self.held.trim_start().to_string();
+            if self.held.is_empty() {
+                return false;
+            }
+            self.fresh = false;
+        }
         match self.state {
             State::Start => self.start(),
             State::Thinking => match self.until(THINK.1, &mut part.thinking) {
                 true => {
-                    self.held = self.held.trim_start().to_string();
+                    self.fresh = true;
                     self.state = State::Start;
                     true
                 }
@@ -127,8 +136,9 @@ impl Reader {
             return false;
         }
         if self.think {
-            if text.starts_with(THINK.0) {
-                self.held = text[THINK.0.len()..].trim_start_matches('\n').to_string();
+            if let Some(thought) = text.strip_prefix(THINK.0) {
+                self.held = thought.to_string();
+                self.fresh = true;
                 self.state = State::Thinking;
                 return true;
             }

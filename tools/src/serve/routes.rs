@@ -112,12 +112,14 @@ fn dialect_of(path: &str) -> Dialect {
 async fn dispatch(app: Arc<App>, path: Option<&'static str>, request: Request) -> Response {
     let rows: Vec<&Route> = ROUTES.iter().filter(|r| Some(r.path) == path).collect();
     let dialect = rows.first().map_or_else(|| dialect_of(request.uri().path()), |r| r.dialect);
-    let origin =
-        guard::host(&app.config, request.headers()).and_then(|()| guard::origin(&app.config, request.headers()));
+    let headers = request.headers();
+    let origin = guard::size(headers)
+        .and_then(|()| guard::host(&app.config, headers))
+        .and_then(|()| guard::origin(&app.config, headers));
     let origin = match origin {
         Ok(origin) => origin,
         Err(fault) => {
-            app.metrics.refuse("host or origin");
+            app.metrics.refuse("head, host or origin");
             return refused(&app, path, &fault, dialect);
         }
     };

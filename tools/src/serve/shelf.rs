@@ -46,12 +46,15 @@ pub struct Pack {
     pub parent: String,
 }
 
+/// Facts, and the date of the file that they are of.
+type Dated = (Option<SystemTime>, Arc<Facts>);
+
 /// Where models are looked for, in order.
 pub struct Shelf {
     store: Store,
     others: Vec<Store>,
     files: Vec<Pack>,
-    facts: Mutex<HashMap<PathBuf, (Option<SystemTime>, Arc<Facts>)>>,
+    facts: Mutex<HashMap<PathBuf, Dated>>,
 }
 
 impl Shelf {

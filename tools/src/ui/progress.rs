@@ -29,8 +29,10 @@ pub enum Ui {
 /// Something that is going on: its words, and the bytes done and to do, where it has such.
 pub type News<'a> = (&'a str, Option<(u64, Option<u64>)>);
 
+type Watcher = Box<dyn FnMut(News)>;
+
 thread_local! {
-    static WATCHER: RefCell<Option<Box<dyn FnMut(News)>>> = const { RefCell::new(None) };
+    static WATCHER: RefCell<Option<Watcher>> = const { RefCell::new(None) };
 }
 
 /// Runs work of this thread whose progress, shown with [`Ui::Watched`], goes to `watcher`.

@@ -10,6 +10,7 @@ use super::super::ask::{self, Asked, Wanted, ask};
 use super::super::call::Call;
 use super::super::fault::{Dialect, Fault, Result};
 use super::super::fields::{Fields, wrong};
+use super::super::loaded::Loaded;
 use super::super::options::Settings;
 use super::super::prompt::Extras;
 use super::super::reader::{Call as ToolCall, Part};
@@ -31,17 +32,34 @@ pub async fn chat(mut call: Call) -> Result<Response> {
     }
     let mut settings = Settings::default();
     settings.sampling.n_probs = base.probs;
-    let Asked { lease, settings } = ask(&call, &base.model, settings, &base.options, base.keep).await?;
+    let asked = ask(&call, &base.model, settings, &base.options, base.keep).await?;
     if messages.is_empty() {
         return Ok(idle(&base.model, "load"));
     }
-    let thinks = lease.template.as_ref().is_some_and(|t| t.thinks());
-    if base.think.as_ref().is_some_and(|t| *t != Json::Bool(false)) && !thinks {
+    supports(&base, tools.is_some(), &asked.lease)?;
+    answer(&call, base, messages, tools, asked).await
+}
+
+/// Whether the model can do what is asked.
+fn supports(base: &Base, tools: bool, model: &Loaded) -> Result<()> {
+    let template = model.template.as_ref();
+    if base.think.as_ref().is_some_and(|t| *t != Json::Bool(false)) && !template.is_some_and(|t| t.thinks()) {
         return Err(Fault::field("think", format!("\"{}\" does not support thinking", base.model)));
     }
-    if tools.is_some() && !lease.template.as_ref().is_some_and(|t| t.takes_tools()) {
+    if tools && !template.is_some_and(|t| t.takes_tools()) {
         return Err(Fault::field("tools", format!("\"{}\" does not support tools", base.model)));
     }
+    Ok(())
+}
+
+async fn answer(
+    call: &Call,
+    mut base: Base,
+    messages: Vec<Message>,
+    tools: Option<Vec<Json>>,
+    asked: Asked,
+) -> Result<Response> {
+    let Asked { lease, settings } = asked;
     let extras = Extras { tools: tools.map(Json::Array), think: base.think.clone(), go_on: false };
     let wanted = Wanted {
         shape: base.shape.clone(),
@@ -69,7 +87,7 @@ pub async fn chat(mut call: Call) -> Result<Response> {
     if base.render_only {
         return Ok(rendered(&lease, &base.model, &prompt));
     }
-    let think = thinks && base.think != Some(Json::Bool(false));
+    let think = lease.template.as_ref().is_some_and(|t| t.thinks()) && base.think != Some(Json::Bool(false));
     let thinking = think && ask::opens_thought(&lease, &prompt);
     let reading = Reading { tools: has_tools, think, thinking, logprobs: base.probs.is_some() };
     let mut answers = Answers::start(&call.app, &call.ticket, lease, requests, reading);

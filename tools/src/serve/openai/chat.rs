@@ -12,6 +12,7 @@ use super::super::call::Call;
 use super::super::fault::{Dialect, Fault, Result};
 use super::super::fields::{Fields, wrong};
 use super::super::guide::{Shape, call_shape};
+use super::super::loaded::Loaded;
 use super::super::prompt::{self, Extras};
 use super::super::reader::{Call as ToolCall, Part};
 use super::super::voice::{Voice, error_line, stream};
@@ -158,36 +159,10 @@ pub async fn chat(mut call: Call) -> Result<Response> {
     let mut chat = Chat::take(call.fields().await?)?;
     let base = &chat.base;
     let Asked { lease, settings } = ask(&call, &base.model, base.settings.clone(), &base.options, base.keep).await?;
-    let takes_tools = lease.template.as_ref().is_some_and(|t| t.takes_tools());
-    if matches!(chat.choice, Choice::None) {
-        chat.tools = None;
-    }
-    // A call that must come is made by its grammar, whatever the template knows of tools.
-    if chat.tools.is_some() && !takes_tools && !matches!(chat.choice, Choice::Must(_)) {
-        let message = format!(
-            "\"{}\" does not support tools; only a tool_choice that requires a call works with it",
-            chat.base.model
-        );
-        return Err(Fault::field("tools", message));
-    }
-    let thinks = lease.template.as_ref().is_some_and(|t| t.thinks());
-    let go_on = chat.messages.last().is_some_and(|m| m.role == "assistant" && !m.extra.contains_key("tool_calls"));
-    let must = matches!(chat.choice, Choice::Must(_));
-    let wanted = Wanted {
-        shape: match &chat.choice {
-            Choice::Must(tools) => Some(call_shape(tools)),
-            _ => chat.shape.clone(),
-        },
-        answers: chat.base.answers,
-        scope: call.caller.number,
-        most: call.app.config.limits.tokens,
-        show_control: false,
-    };
     chat.base.warnings.extend(settings.warnings.iter().cloned());
-    let has_tools = chat.tools.is_some();
-    let think = thinks && chat.think != Some(json!(false)) && !must;
-    let extras =
-        Extras { tools: chat.tools.take().map(Json::Array), think: chat.think.clone().filter(|_| thinks), go_on };
+    let thinks = lease.template.as_ref().is_some_and(|t| t.thinks());
+    let (wanted, extras, think) = chat.plan(&call, &lease)?;
+    let has_tools = extras.tools.is_some();
     let handle = tokio::runtime::Handle::current();
     let (chat, lease, prompt, requests) = blocking(move || {
         let prompt = prompt::chat(&lease, &chat.messages, &extras)?;
@@ -195,13 +170,50 @@ pub async fn chat(mut call: Call) -> Result<Response> {
         Ok((chat, lease, prompt, requests))
     })
     .await?;
+    let think = think && thinks;
     let reading = Reading {
         tools: has_tools,
         think,
         thinking: think && ask::opens_thought(&lease, &prompt),
         logprobs: chat.probs,
     };
-    let mut answers = Answers::start(&call.app, &call.ticket, lease, requests, reading);
+    respond(&call, chat, Answers::start(&call.app, &call.ticket, lease, requests, reading)).await
+}
+
+impl Chat {
+    /// What the answer is to be, what the template gets, and whether thoughts are looked for.
+    fn plan(&mut self, call: &Call, model: &Loaded) -> Result<(Wanted, Extras, bool)> {
+        if matches!(self.choice, Choice::None) {
+            self.tools = None;
+        }
+        let template = model.template.as_ref();
+        let must = matches!(self.choice, Choice::Must(_));
+        // A call that must come is made by its grammar, whatever the template knows of tools.
+        if self.tools.is_some() && !template.is_some_and(|t| t.takes_tools()) && !must {
+            let name = &self.base.model;
+            let message =
+                format!("\"{name}\" does not support tools; only a tool_choice that requires a call works with it");
+            return Err(Fault::field("tools", message));
+        }
+        let last = self.messages.last();
+        let go_on = last.is_some_and(|m| m.role == "assistant" && !m.extra.contains_key("tool_calls"));
+        let wanted = Wanted {
+            shape: match &self.choice {
+                Choice::Must(tools) => Some(call_shape(tools)),
+                _ => self.shape.clone(),
+            },
+            answers: self.base.answers,
+            scope: call.caller.number,
+            most: call.app.config.limits.tokens,
+            show_control: false,
+        };
+        let think = self.think.clone().filter(|_| template.is_some_and(|t| t.thinks()));
+        let extras = Extras { tools: self.tools.take().map(Json::Array), think, go_on };
+        Ok((wanted, extras, self.think != Some(json!(false)) && !must))
+    }
+}
+
+async fn respond(call: &Call, chat: Chat, mut answers: Answers) -> Result<Response> {
     let head = Head::new("chatcmpl", chat.base.model, chat.base.warnings);
     if chat.base.stream {
         let n = answers.len();

@@ -62,6 +62,14 @@ fn tokens(model: &Loaded, prompt: &Prompt, suffix: Option<&str>) -> Result<Vec<u
     }
 }
 
+/// A request, read.
+struct Completions {
+    base: Base,
+    suffix: Option<String>,
+    echo: bool,
+    probs: bool,
+}
+
 /// The route.
 pub async fn completions(mut call: Call) -> Result<Response> {
     let mut fields = call.fields().await?;
@@ -71,6 +79,8 @@ pub async fn completions(mut call: Call) -> Result<Response> {
     let echo = fields.flag("echo")?.unwrap_or(false);
     let probs = fields.size("logprobs", 0..=20)?;
     base.settings.sampling.n_probs = probs.map(|n| n as u32);
+    // What this dialect does where nothing is said.
+    base.settings.max_tokens = base.settings.max_tokens.or(Some(16));
     base.rest(&fields);
     if base.stream && prompts.len() > 1 {
         return Err(Fault::field("stream", "a stream has one prompt"));
@@ -81,73 +91,64 @@ pub async fn completions(mut call: Call) -> Result<Response> {
             "echo with logprobs is not supported: `handmill score` gives those of a prompt",
         ));
     }
-    let mut choices = Vec::new();
-    let mut ends: Vec<Timings> = Vec::new();
-    let mut all_ends: Vec<Timings> = Vec::new();
-    let mut head = Head::new("cmpl", base.model.clone(), Vec::new());
+    let wanted = Completions { base, suffix, echo, probs: probs.is_some() };
+    let mut head = Head::new("cmpl", wanted.base.model.clone(), wanted.base.warnings.clone());
+    let (mut choices, mut ends, mut prompt_tokens) = (Vec::new(), Vec::<Timings>::new(), 0);
     for prompt in prompts {
-        let Asked { lease, settings } =
-            ask(&call, &base.model, base.settings.clone(), &base.options, base.keep).await?;
-        head.warnings = [&base.warnings[..], &settings.warnings[..]].concat();
-        let wanted = Wanted {
-            shape: None,
-            answers: base.answers,
-            scope: call.caller.number,
-            most: call.app.config.limits.tokens,
-            show_control: false,
-        };
-        let handle = tokio::runtime::Handle::current();
-        let (suffix, echoed) = (suffix.clone(), echo);
-        let (lease, requests, before) = blocking(move || {
-            let ids = tokens(&lease, &prompt, suffix.as_deref())?;
-            let mut settings = settings;
-            // What this dialect does where nothing is said.
-            settings.max_tokens = settings.max_tokens.or(Some(16));
-            let requests = ask::requests(&lease, &settings, &ids, &wanted, &handle)?;
-            let before = match prompt {
-                _ if !echoed => String::new(),
-                Prompt::Text(text) => text,
-                Prompt::Tokens(ids) => lease.engine.tokenizer().decode(&ids, false),
-            };
-            Ok((lease, requests, before))
-        })
-        .await?;
-        let reading = Reading { logprobs: probs.is_some(), ..Reading::default() };
-        let mut answers = Answers::start(&call.app, &call.ticket, lease, requests, reading);
-        if base.stream {
+        let (mut answers, before, warnings) = start(&call, &wanted, prompt).await?;
+        head.warnings = warnings;
+        if wanted.base.stream {
             let n = answers.len();
-            let events = Events {
-                head,
-                before,
-                include_usage: base.include_usage,
-                offsets: vec![0; n],
-                ends: vec![Timings::default(); n],
-            };
+            let (offsets, ends) = (vec![0; n], vec![Timings::default(); n]);
+            let events = Events { head, before, include_usage: wanted.base.include_usage, offsets, ends };
             return stream(answers, events, &call.ticket).await;
         }
-        ends.clear();
-        for whole in collect(&mut answers).await? {
+        for (index, whole) in collect(&mut answers).await?.iter().enumerate() {
+            prompt_tokens += if index == 0 { whole.end.timings.prompt_tokens } else { 0 };
             ends.push(whole.end.timings);
-            let logprobs = probs.map(|_| logprobs(&answers, &whole.tokens, 0).0);
-            choices.push(json!({
-                "index": choices.len(),
-                "text": format!("{before}{}", whole.part.content),
-                "finish_reason": reason(&whole.end),
-                "logprobs": logprobs,
-            }));
+            let logprobs = wanted.probs.then(|| logprobs(&answers, &whole.tokens, 0).0);
+            let text = format!("{before}{}", whole.part.content);
+            let reason = reason(&whole.end);
+            choices.push(json!({"index": choices.len(), "text": text, "finish_reason": reason, "logprobs": logprobs}));
         }
-        all_ends.extend(&ends);
     }
     let mut json = head.json("text_completion", choices);
-    json["usage"] = usage(&all_ends);
-    json["usage"]["prompt_tokens"] =
-        json!(all_ends.iter().step_by(base.answers).map(|t| t.prompt_tokens).sum::<usize>());
-    let total =
-        json["usage"]["prompt_tokens"].as_u64().unwrap_or(0) + json["usage"]["completion_tokens"].as_u64().unwrap_or(0);
-    json["usage"]["total_tokens"] = json!(total);
+    json["usage"] = usage(&ends);
+    let generated = json["usage"]["completion_tokens"].as_u64().unwrap_or(0) as usize;
+    json["usage"]["prompt_tokens"] = json!(prompt_tokens);
+    json["usage"]["total_tokens"] = json!(prompt_tokens + generated);
     json["timings"] = timings(&ends[0]);
     head.warn(&mut json);
     Ok(reply::json(&json))
+}
+
+/// Submits one prompt. Gives its answers, the text that stands before them, and warnings.
+async fn start(call: &Call, wanted: &Completions, prompt: Prompt) -> Result<(Answers, String, Vec<String>)> {
+    let base = &wanted.base;
+    let Asked { lease, settings } = ask(call, &base.model, base.settings.clone(), &base.options, base.keep).await?;
+    let warnings = [&base.warnings[..], &settings.warnings[..]].concat();
+    let form = Wanted {
+        shape: None,
+        answers: base.answers,
+        scope: call.caller.number,
+        most: call.app.config.limits.tokens,
+        show_control: false,
+    };
+    let handle = tokio::runtime::Handle::current();
+    let (suffix, echo) = (wanted.suffix.clone(), wanted.echo);
+    let (lease, requests, before) = blocking(move || {
+        let ids = tokens(&lease, &prompt, suffix.as_deref())?;
+        let requests = ask::requests(&lease, &settings, &ids, &form, &handle)?;
+        let before = match prompt {
+            _ if !echo => String::new(),
+            Prompt::Text(text) => text,
+            Prompt::Tokens(ids) => lease.engine.tokenizer().decode(&ids, false),
+        };
+        Ok((lease, requests, before))
+    })
+    .await?;
+    let reading = Reading { logprobs: wanted.probs, ..Reading::default() };
+    Ok((Answers::start(&call.app, &call.ticket, lease, requests, reading), before, warnings))
 }
 
 /// Tokens in this route's older form, and where the next one begins.
