@@ -1,3 +1,5 @@
+//! Tests of the made models: their plans, and what the weights are like.
+
 use super::shapes::{ALL, Shape};
 use super::weights::tensors;
 use super::{FileType, plan};
