@@ -47,7 +47,8 @@ fn explain(session: &Session, answer: &Answer, ui: Ui) {
             session.ctx()
         ));
     }
-    if session.verbose {
+    // An answer that was stopped has no durations to tell.
+    if session.verbose && answer.finish.is_some() {
         ui.say(&durations(&answer.timings, answer.loading));
     }
 }
