@@ -272,7 +272,8 @@ fn hyperparameters() -> Vec<Malformed> {
         set("m_eps_nan", "llama.attention.layer_norm_rms_epsilon", Value::F32(f32::NAN), &["rms_epsilon", "NaN"]),
         set("m_eps_negative", "llama.attention.layer_norm_rms_epsilon", Value::F32(-1.0), &["rms_epsilon", "-1"]),
         set("m_ctx_0", "llama.context_length", Value::U32(0), &["llama.context_length", "0"]),
-        set("m_experts", "llama.expert_count", Value::U32(8), &["llama.expert_count", "8"]),
+        set("m_experts", "llama.expert_count", Value::U32(8), &["llama.expert_used_count", "missing"]),
+        set("m_experts_many", "llama.expert_count", Value::U32(513), &["llama.expert_count", "513", "512"]),
         set("m_vocab_size", "llama.vocab_size", Value::U32(298), &["llama.vocab_size", "298", "299"]),
     ]
 }
