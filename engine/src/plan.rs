@@ -103,17 +103,26 @@ impl Buffer {
     }
 }
 
+/// How the rows of a buffer lie: two steps that are cut by tokens meet their own rows alone only where this is the same
+/// too. Values and their quantized rows can have the same place and size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Value { width: usize, rows: Rows },
+    Acts { width: usize, rows: Rows },
+    RopeTable,
+}
+
 /// What a step touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Resource {
-    Arena(Buffer),
+    Arena(Buffer, Form),
     Kv(usize),
 }
 
 impl Resource {
     fn meets(self, other: Resource) -> bool {
         match (self, other) {
-            (Resource::Arena(a), Resource::Arena(b)) => {
+            (Resource::Arena(a, _), Resource::Arena(b, _)) => {
                 a.range().start < b.range().end && b.range().start < a.range().end
             }
             (Resource::Kv(a), Resource::Kv(b)) => a == b,
@@ -211,16 +220,19 @@ impl Plan {
     /// What a step reads and what it writes.
     fn accesses(&self, kind: &StepKind) -> (Vec<Resource>, Vec<Resource>) {
         let (mut reads, mut writes) = (vec![], vec![]);
-        let value = |v: ValueId| Resource::Arena(self.value(v));
+        let info = |v: ValueId| self.graph.values[v.0 as usize];
+        let value = |v| Resource::Arena(self.value(v), Form::Value { width: info(v).width, rows: info(v).rows });
+        let acts = |v, buffer| Resource::Arena(buffer, Form::Acts { width: info(v).width, rows: info(v).rows });
+        let table = |rope: usize| Resource::Arena(self.rope_tables[rope], Form::RopeTable);
         match *kind {
-            StepKind::RopeTable { rope } => writes.push(Resource::Arena(self.rope_tables[rope])),
+            StepKind::RopeTable { rope } => writes.push(table(rope)),
             StepKind::Quantize { x } => {
                 reads.push(value(x));
-                writes.extend(self.acts(x).map(Resource::Arena));
+                writes.extend(self.acts(x).map(|buffer| acts(x, buffer)));
             }
             StepKind::Op(op) => {
                 if let Op::RopeStoreKv { rope, attention, .. } = op {
-                    reads.extend(rope.map(|r| Resource::Arena(self.rope_tables[r])));
+                    reads.extend(rope.map(table));
                     writes.push(Resource::Kv(attention.layer));
                 }
                 if let Op::Attention { attention, .. } = op {
@@ -238,7 +250,7 @@ impl Plan {
                             Some(a)
                                 if integer_product(self.graph.weights[w.0 as usize].format, self.limits.precision) =>
                             {
-                                Resource::Arena(a)
+                                acts(v, a)
                             }
                             _ => value(v),
                         }),
