@@ -61,6 +61,8 @@ pub enum Command {
     Embed(commands::embed::Arguments),
     /// Measure how fast models run here, in a way that can be compared.
     Bench(crate::bench::Arguments),
+    /// Judge how well a model predicts a text, and how near it is to another.
+    Eval(crate::eval::Arguments),
     /// Write a model in other formats.
     Quantize(crate::quantize::Arguments),
     /// Write a model of random weights in the shape of a known one, to measure its size without obtaining it.
@@ -88,6 +90,7 @@ impl Command {
             Command::Score(a) => commands::score::run(&a),
             Command::Embed(a) => commands::embed::run(&a),
             Command::Bench(a) => crate::bench::run(&a),
+            Command::Eval(a) => crate::eval::run(&a),
             Command::Quantize(a) => crate::quantize::run(&a),
             Command::Synth(a) => crate::synth::run(&a),
         }
@@ -150,7 +153,11 @@ pub fn kv_type(word: &str) -> Result<KvType, String> {
     }
 }
 
-fn precision(word: &str) -> Result<Precision, String> {
+/// The precision of activations that a word stands for.
+///
+/// # Errors
+/// Another word.
+pub fn precision(word: &str) -> Result<Precision, String> {
     Precision::ALL.into_iter().find(|p| p.name() == word).ok_or_else(|| "expected q8, q16 or f32".into())
 }
 

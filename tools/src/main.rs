@@ -1,8 +1,8 @@
 //! The program `handmill`: what people type, see and keep on disk.
 //!
-//! `cli` lists the subcommands, `commands` carries them out, `bench` measures, `serve` answers over HTTP, `quantize`
-//! and `synth` write models, `make` makes one of another, `store` keeps them, `source` brings them in, `ui` is what a
-//! person sees. Everything about models and time is the engine's; nothing here computes.
+//! `cli` lists the subcommands, `commands` carries them out, `bench` measures speed and `eval` quality, `serve` answers
+//! over HTTP, `quantize` and `synth` write models, `make` makes one of another, `store` keeps them, `source` brings them
+//! in, `ui` is what a person sees. Everything about models and time is the engine's; nothing here computes.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -10,6 +10,7 @@ mod chat;
 mod cli;
 mod commands;
 mod error;
+mod eval;
 mod make;
 mod memory;
 mod quantize;

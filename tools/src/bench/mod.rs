@@ -48,7 +48,9 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 use values::{Names, Numbers, Pair, Setting, Test};
 
+pub use record::kv_name;
 pub use spelling::respelled;
+pub use stats::quantile;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -174,7 +174,8 @@ pub fn build_number() -> u64 {
     BUILD.parse().unwrap_or(0)
 }
 
-fn kv_name(kv: KvType) -> &'static str {
+/// The word for the type of a KV cache.
+pub fn kv_name(kv: KvType) -> &'static str {
     match kv {
         KvType::F16 => "f16",
         KvType::F32 => "f32",

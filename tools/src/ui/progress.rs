@@ -84,6 +84,43 @@ impl Ui {
             said: Cell::new(now),
         }
     }
+
+    /// Starts showing the progress of `total` steps.
+    pub fn steps(self, label: &str, total: usize) -> Steps {
+        let bar = if self == Ui::Terminal { ProgressBar::new(total as u64) } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len}  {eta} left  {msg}");
+        let style = style.expect("the template is well-formed").progress_chars("##-");
+        let bar = bar.with_style(style).with_prefix(label.to_string());
+        bar.set_position(0);
+        Steps { ui: self, bar, label: label.into(), total, said: Cell::new(Instant::now()) }
+    }
+}
+
+/// Progress in steps of about equal length. Dropping it ends the display.
+pub struct Steps {
+    ui: Ui,
+    bar: ProgressBar,
+    label: String,
+    total: usize,
+    said: Cell<Instant>,
+}
+
+impl Steps {
+    /// So many are done; the note stands beside it.
+    pub fn at(&self, done: usize, note: &str) {
+        self.bar.set_message(note.to_string());
+        self.bar.set_position(done as u64);
+        if self.ui == Ui::Lines && self.said.get().elapsed() >= LINE_EVERY {
+            self.said.set(Instant::now());
+            eprintln!("{}: {done} of {}, {note}", self.label, self.total);
+        }
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
 }
 
 fn drawn(label: &str, total: Option<u64>, done: u64) -> ProgressBar {

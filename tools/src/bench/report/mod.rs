@@ -46,8 +46,12 @@ pub fn page(rows: &[Row], kernels: &[Kernels]) -> String {
     }
     for k in kernels {
         let (model, setting) = (escape(&k.model), &k.setting);
-        let title =
-            format!("{model}, {} threads, {}, {}", setting.threads, setting.precision.name(), setting.isa.name());
+        let title = format!(
+            "{model}, {}, {}, {}",
+            plots::threads(setting.threads),
+            setting.precision.name(),
+            setting.isa.name()
+        );
         body += &format!("<h2>Kernels: {title}</h2>\n{}{}", plots::shares(&k.rows), kernel_table(k));
     }
     let data = output::results(output::Format::Json, rows);

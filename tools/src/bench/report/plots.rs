@@ -15,7 +15,7 @@ const LABELS: f64 = 330.0;
 /// What tells a row from the others: model, test, and settings.
 pub fn label(row: &Row) -> String {
     let s = &row.setting;
-    format!("{} {}, {} threads", row.model.file_name(), row.test.name(), s.threads)
+    format!("{} {}, {}", row.model.file_name(), row.test.name(), threads(s.threads))
 }
 
 /// Speeds: a dot at the median, a line over the interval, a small mark for each run.
@@ -104,8 +104,9 @@ pub fn roofline(roof: &Roof, points: &[Point]) -> String {
     }
     svg.text(
         "label",
-        (left + 10.0, y.at(x.ends().0 * roof.read / 1e9) - 26.0),
-        Anchor::Start,
+        // Left of the ridge and above the slope, where no point can be.
+        (x.at(ridge) - 12.0, y.at(roof.int8 / 1e9) - 6.0),
+        Anchor::End,
         &format!("memory {} GB/s", short(roof.read / 1e9)),
     );
     for p in points {
@@ -113,6 +114,11 @@ pub fn roofline(roof: &Roof, points: &[Point]) -> String {
         svg.dot(&format!("point {}", p.class), (x.at(p.intensity), y.at(p.rate / 1e9)), 5.0, &told);
     }
     svg.finish("operations a second against operations a byte, below what memory and arithmetic allow")
+}
+
+/// `1 thread`, `2 threads`.
+pub fn threads(n: usize) -> String {
+    if n == 1 { "1 thread".into() } else { format!("{n} threads") }
 }
 
 /// The class of a kernel's colour.
