@@ -1,17 +1,16 @@
 //! Every format's matmul, on every instruction set, for one column and for many.
 
-use bench::{COLUMNS, Matrix, Product, SHAPES, formats, isas};
+use bench::{fast, group};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use std::time::Duration;
+use tests::cases::{COLUMNS, Matrix, Product, SHAPES, formats};
 
 fn matmul(c: &mut Criterion) {
     for (rows, k) in SHAPES {
         for (format, precision) in formats().filter(|(format, _)| k.is_multiple_of(format.block_len())) {
             let matrix = Matrix::random(format, rows, k);
             for columns in COLUMNS {
-                let mut group = c.benchmark_group(format!("matmul {format} {precision:?} {rows}x{k} x {columns}"));
-                group.warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1)).sample_size(20);
-                for kernels in isas() {
+                let name = format!("matmul {format} {} {rows}x{k} x {columns}", precision.name());
+                for kernels in fast() {
                     let mut product = Product::new(kernels, &matrix, columns, precision);
                     let (error, allowed) = (product.error(), product.allowed());
                     assert!(error < allowed, "{format} on {}: an error of {error} allows no comparison", kernels.isa);
@@ -21,10 +20,10 @@ fn matmul(c: &mut Criterion) {
                     } else {
                         Throughput::Elements(product.ops())
                     };
-                    group.throughput(done);
+                    let mut group = group(c, &name, done);
                     group.bench_function(BenchmarkId::from_parameter(kernels.isa), |b| b.iter(|| product.run()));
+                    group.finish();
                 }
-                group.finish();
             }
         }
     }

@@ -1,13 +1,12 @@
 //! The kernels over rows and the loops of the roof, on every instruction set.
 
-use bench::{Aligned, isas};
+use bench::{fast, group, on_all};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use kernels::Kernels;
 use kernels::acts::Layout;
 use kernels::roof;
 use kernels::rowwise::{Activation, Norm, Pairing, Rotation};
 use std::hint::black_box;
-use std::time::Duration;
+use tests::cases::Aligned;
 use tests::random::Random;
 
 /// Values of a row, as in a model of a thousand million parameters.
@@ -18,17 +17,6 @@ const HEAD: usize = 64;
 fn floats(n: usize) -> Vec<f32> {
     let mut random = Random::new(3);
     (0..n).map(|_| random.signed()).collect()
-}
-
-/// Benches `run` on every instruction set; a run does `done`.
-fn on_all(c: &mut Criterion, name: &str, done: Throughput, mut run: impl FnMut(&'static Kernels)) {
-    let mut group = c.benchmark_group(name);
-    group.warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1)).sample_size(20);
-    group.throughput(done);
-    for kernels in isas() {
-        group.bench_function(BenchmarkId::from_parameter(kernels.isa), |b| b.iter(|| run(kernels)));
-    }
-    group.finish();
 }
 
 fn rows(c: &mut Criterion) {
@@ -51,10 +39,10 @@ fn rows(c: &mut Criterion) {
             (k.rope)(&rotation, HEAD, &mut out);
         });
     }
-    for columns in [1, 4] {
-        let layout = Layout::new(WIDTH / columns, columns);
+    let layouts = [1, 4].map(|columns| Layout::new(WIDTH / columns, columns));
+    for layout in layouts.into_iter().flat_map(|l| [l, l.in_two_planes()]) {
         let mut units = Aligned::zeroed(layout.bytes());
-        on_all(c, &format!("quantize x {columns}"), done.clone(), |k| {
+        on_all(c, &format!("quantize x {} in {} planes", layout.n, layout.planes), done.clone(), |k| {
             (k.quantize)(&x, layout, 0..layout.units(), units.bytes_mut());
         });
     }
@@ -69,10 +57,8 @@ fn roofs(c: &mut Criterion) {
     });
     let (codes, x) = (black_box([[3; 64]; roof::STEPS]), black_box([0x01ff_01ff; roof::STEPS]));
     let (w, y) = (black_box([[0.5; 16]; roof::STEPS]), black_box([1e-3; roof::STEPS]));
-    for kernels in isas() {
-        let mut group = c.benchmark_group("arithmetic");
-        group.warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1)).sample_size(20);
-        group.throughput(Throughput::Elements(kernels.roof.dot_ops(ROUNDS)));
+    for kernels in fast() {
+        let mut group = group(c, "arithmetic", Throughput::Elements(kernels.roof.dot_ops(ROUNDS)));
         group.bench_function(BenchmarkId::new("dot", kernels.isa), |b| {
             b.iter(|| (kernels.roof.dot)(&codes, &x, ROUNDS))
         });

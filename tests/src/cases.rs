@@ -91,7 +91,7 @@ impl Matrix {
 /// Every format with every precision that it takes.
 pub fn formats() -> impl Iterator<Item = (Format, Precision)> {
     panel::formats().flat_map(|format| {
-        let taken = |&p: &Precision| p == Precision::F32 || integer_product(format, p);
+        let taken = move |&p: &Precision| p == Precision::F32 || integer_product(format, p);
         Precision::ALL.into_iter().filter(taken).map(move |p| (format, p))
     })
 }

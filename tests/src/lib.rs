@@ -13,6 +13,7 @@
 //! | [`random`] | numbers from a seed |
 //! | [`tiny`] | tiny random models of any shape and format |
 
+pub mod cases;
 pub mod corrupt;
 pub mod draft;
 pub mod golden;
