@@ -253,7 +253,7 @@ impl Attention {
             causal: true,
             kv: self.kv,
         };
-        let queries = Queries { data: &self.q, stride: GROUP * HEAD, tokens: 1, start: len - 1 };
+        let queries = Queries { data: &self.q, stride: GROUP * HEAD, tokens: 1, start: len - 1, slopes: None };
         let cache = Cache { data: self.cache.bytes(), page_stride: block, offset: 0, pages: &self.pages, len };
         let block = Block { params, queries, cache };
         let [scratch, tile, all, out] = &mut self.memory;
