@@ -4,10 +4,12 @@
 //! a step runs, and an idle engine sleeps.
 
 use crate::backend::cpu::{CpuBackend, CpuOptions};
-use crate::backend::{Backend, Info, KvType};
+#[cfg(feature = "gpu")]
+use crate::backend::gpu::{self, GpuBackend, GpuOptions};
+use crate::backend::{Backend, Device, Info, KvType};
 use crate::error::{Error, Result};
 use crate::file::ModelFile;
-use crate::graph::Builder;
+use crate::graph::{Builder, Graph};
 use crate::kv::PAGE;
 use crate::plan::{self, Plan, Precision};
 use crate::request::{Event, Request, Sink};
@@ -40,8 +42,10 @@ pub struct Options {
     pub isa: Option<Isa>,
     /// Element type of the KV cache.
     pub kv: KvType,
-    /// Precision of activations.
+    /// Precision of activations on the processor; GPUs compute with f32.
     pub precision: Precision,
+    /// What the model runs on.
+    pub device: Device,
     /// Most tokens of a prompt that one step computes.
     pub batch: usize,
     /// Most sequences at once.
@@ -67,6 +71,7 @@ impl Default for Options {
             isa: None,
             kv: KvType::default(),
             precision: Precision::default(),
+            device: Device::default(),
             batch: 512,
             sequences: 1,
             embeddings: false,
@@ -130,16 +135,10 @@ impl Blueprint {
         let limits = limits(&spec, options)?;
         spec.n_ctx = limits.ctx;
         let graph = (spec.arch.build)(&spec, Builder::new(&spec, source)?)?;
-        let plan_limits = plan::Limits { tokens: limits.batch, outputs: limits.outputs, precision: options.precision };
-        CpuBackend::check(&graph)?;
-        let plan = Plan::compile(graph, plan_limits, &CpuBackend::act_bytes);
+        let plan = compile(graph, &limits, options)?;
         let tokenizer = Arc::new(Tokenizer::from_meta(gguf.meta())?);
         let template = ChatTemplate::from_meta(gguf.meta())?;
-        let memory = MemoryPlan {
-            weights: CpuBackend::weight_bytes(plan.graph()),
-            kv: (spec.kv_bytes_per_token(options.kv.bytes()) * limits.pages * PAGE) as u64,
-            activations: CpuBackend::activation_bytes(&plan, limits.ctx) as u64,
-        };
+        let memory = memory_plan(&spec, &plan, &limits, options);
         let blueprint = Blueprint { spec, tokenizer, template, plan, limits, memory, options: options.clone() };
         blueprint.check_memory()?;
         Ok(blueprint)
@@ -168,7 +167,7 @@ impl Blueprint {
     fn check_memory(&self) -> Result<()> {
         let total = self.memory.total();
         match self.options.memory {
-            Some(available) if total > available => Err(Error::Memory {
+            Some(available) if self.options.device.is_cpu() && total > available => Err(Error::Memory {
                 what: format!(
                     "{} with a context of {} for {} sequence(s)",
                     self.spec.name, self.limits.ctx, self.limits.sequences
@@ -180,6 +179,72 @@ impl Blueprint {
             _ => Ok(()),
         }
     }
+}
+
+/// Lays a graph out for the device that is asked for.
+fn compile(graph: Graph, limits: &scheduler::Limits, options: &Options) -> Result<Plan> {
+    let plan_limits = |precision| plan::Limits { tokens: limits.batch, outputs: limits.outputs, precision };
+    if options.device.is_cpu() {
+        CpuBackend::check(&graph)?;
+        return Ok(Plan::compile(graph, plan_limits(options.precision), &CpuBackend::act_bytes));
+    }
+    #[cfg(feature = "gpu")]
+    return GpuBackend::check(&graph).map(|()| Plan::compile(graph, plan_limits(Precision::F32), &|_, _, _| 0));
+    #[cfg(not(feature = "gpu"))]
+    Err(no_gpu(options))
+}
+
+#[cfg(not(feature = "gpu"))]
+fn no_gpu(options: &Options) -> Error {
+    Error::Option {
+        name: "--device",
+        found: options.device.to_string(),
+        expected: "cpu: this program was built without GPUs (cargo feature gpu)".into(),
+    }
+}
+
+fn memory_plan(spec: &Spec, plan: &Plan, limits: &scheduler::Limits, options: &Options) -> MemoryPlan {
+    let kv = (spec.kv_bytes_per_token(options.kv.bytes()) * limits.pages * PAGE) as u64;
+    #[cfg(feature = "gpu")]
+    if !options.device.is_cpu() {
+        return MemoryPlan { weights: gpu::weight_bytes(plan.graph()), kv, activations: plan.arena_bytes() as u64 };
+    }
+    MemoryPlan {
+        weights: CpuBackend::weight_bytes(plan.graph()),
+        kv,
+        activations: CpuBackend::activation_bytes(plan, limits.ctx) as u64,
+    }
+}
+
+/// Loads a plan onto the device that is asked for.
+fn load_backend(
+    plan: Plan,
+    source: &dyn Source,
+    limits: &scheduler::Limits,
+    options: &Options,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Box<dyn Backend>> {
+    #[cfg(feature = "gpu")]
+    if !options.device.is_cpu() {
+        let gpu = GpuOptions {
+            device: options.device.clone(),
+            kv: options.kv,
+            pages: limits.pages,
+            page_entries: limits.sequences * limits.ctx.div_ceil(PAGE),
+            check_tensors: options.check_tensors,
+        };
+        return Ok(Box::new(GpuBackend::load(plan, source, &gpu, progress)?));
+    }
+    let cpu = CpuOptions {
+        threads: options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        isa: options.isa.unwrap_or_else(Isa::best),
+        kv: options.kv,
+        pages: limits.pages,
+        ctx: limits.ctx,
+        check_tensors: options.check_tensors,
+        check_workers: options.check_workers,
+    };
+    Ok(Box::new(CpuBackend::load(plan, source, &cpu, progress)?))
 }
 
 fn limits(spec: &Spec, options: &Options) -> Result<scheduler::Limits> {
@@ -269,17 +334,9 @@ impl Engine {
 
     fn load(blueprint: Blueprint, source: &dyn Source, progress: &mut dyn FnMut(Progress)) -> Result<Engine> {
         let Blueprint { spec, tokenizer, template, plan, limits, memory, options } = blueprint;
-        let cpu = CpuOptions {
-            threads: options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
-            isa: options.isa.unwrap_or_else(Isa::best),
-            kv: options.kv,
-            pages: limits.pages,
-            ctx: limits.ctx,
-            check_tensors: options.check_tensors,
-            check_workers: options.check_workers,
-        };
-        let backend =
-            CpuBackend::load(plan, source, &cpu, &mut |done, total| progress(Progress::Weights { done, total }))?;
+        let backend = load_backend(plan, source, &limits, &options, &mut |done, total| {
+            progress(Progress::Weights { done, total });
+        })?;
         let info = backend.info();
         let scheduler = Scheduler::new(limits, tokenizer.clone());
         let (commands, inbox) = channel();
@@ -364,7 +421,7 @@ impl Drop for Engine {
 }
 
 /// The engine's thread: commands between steps, steps while there is work, sleep otherwise.
-fn serve(mut scheduler: Scheduler, mut backend: CpuBackend, inbox: &Receiver<Command>, load: &Mutex<Load>) {
+fn serve(mut scheduler: Scheduler, mut backend: Box<dyn Backend>, inbox: &Receiver<Command>, load: &Mutex<Load>) {
     let start = Instant::now();
     let now = || start.elapsed().as_nanos() as u64;
     let mut batch = scheduler.new_batch();

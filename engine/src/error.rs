@@ -84,6 +84,16 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
+    /// A device that is not the processor failed or has no room.
+    #[error("{device}: {detail}; {hint}")]
+    Device {
+        /// Its name.
+        device: String,
+        /// What happened, with the numbers.
+        detail: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// An option is out of its range.
     #[error("{name} is {found}; expected {expected}")]
     Option {

@@ -31,7 +31,7 @@ pub mod spec;
 pub mod template;
 pub mod tokenizer;
 
-pub use backend::KvType;
+pub use backend::{Device, KvType};
 #[cfg(not(target_family = "wasm"))]
 pub use engine::{Blueprint, DEFAULT_CTX, Engine, Load, MemoryPlan, Options, Progress};
 pub use error::{Error, Result};

@@ -6,6 +6,7 @@
 //! | [`corrupt`] | files that must be refused, and what must be said |
 //! | [`draft`] | a GGUF file as entries, written without checks |
 //! | [`golden`] | expected values, from `fixtures/` |
+//! | [`gpu`] | the adapters that GPU tests run on |
 //! | [`http`] | a server of the program's, and a client that can say anything to it |
 //! | [`models`] | the real models, obtained by the program |
 //! | [`observe`] | the engine asked for logits |
@@ -17,6 +18,7 @@ pub mod cases;
 pub mod corrupt;
 pub mod draft;
 pub mod golden;
+pub mod gpu;
 pub mod http;
 pub mod models;
 pub mod observe;

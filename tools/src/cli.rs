@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 use engine::sampler::Params;
-use engine::{Isa, KvType, Options, Precision};
+use engine::{Device, Isa, KvType, Options, Precision};
 
 use crate::error::{Error, Result};
 use crate::{commands, memory};
@@ -59,6 +59,8 @@ pub enum Command {
     Score(commands::score::Arguments),
     /// Turn texts into vectors, as JSON lines.
     Embed(commands::embed::Arguments),
+    /// List what models can run on: the processor and every adapter of a GPU API.
+    Devices(commands::devices::Arguments),
     /// Measure how fast models run here, in a way that can be compared.
     Bench(crate::bench::Arguments),
     /// Judge how well a model predicts a text, and how near it is to another.
@@ -89,6 +91,7 @@ impl Command {
             Command::Tokenize(a) => commands::tokenize::run(&a),
             Command::Score(a) => commands::score::run(&a),
             Command::Embed(a) => commands::embed::run(&a),
+            Command::Devices(a) => commands::devices::run(&a),
             Command::Bench(a) => crate::bench::run(&a),
             Command::Eval(a) => crate::eval::run(&a),
             Command::Quantize(a) => crate::quantize::run(&a),
@@ -116,12 +119,15 @@ pub struct EngineFlags {
     /// Element type of the KV cache: f16 or f32
     #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = kv_type)]
     pub kv: KvType,
-    /// Precision of activations: q8; q16, which is 128 times finer; or f32, the reference
+    /// Precision of activations: q8; q16, which is 128 times finer; or f32, the reference and what GPUs always use
     #[arg(long, value_name = "PRECISION", default_value = "q8", value_parser = precision)]
     pub precision: Precision,
     /// Refuse weights that are NaN or infinite; loading decodes every one of them then
     #[arg(long)]
     pub check_tensors: bool,
+    /// What to run on: cpu, gpu for the best GPU, or a number or name of `handmill devices`
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = Device::from_str)]
+    pub device: Device,
 }
 
 impl EngineFlags {
@@ -133,6 +139,7 @@ impl EngineFlags {
             isa: self.isa,
             kv: self.kv,
             precision: self.precision,
+            device: self.device.clone(),
             batch: self.batch,
             memory: memory::available(),
             check_tensors: self.check_tensors,

@@ -7,8 +7,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 pub mod cpu;
+mod device;
+#[cfg(all(feature = "gpu", not(target_family = "wasm")))]
+pub mod gpu;
 pub mod pool;
 
+pub use device::{Description, Device, adapters};
 pub use kernels::kv::KvType;
 
 /// What a backend says about itself.

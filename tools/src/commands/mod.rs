@@ -1,6 +1,7 @@
 //! The subcommands, a module each, and how they find a model.
 
 pub mod create;
+pub mod devices;
 pub mod embed;
 pub mod health;
 pub mod list;

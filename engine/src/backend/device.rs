@@ -1,0 +1,106 @@
+//! Which device a model runs on: the words that people choose it by, and what is known of each.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The device that is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The best GPU, which is never an adapter that computes on the processor.
+    Gpu,
+    /// The adapter at this place of the list.
+    Index(usize),
+    /// The first adapter whose name has these words, in any case.
+    Name(String),
+}
+
+impl Device {
+    /// Whether it is the processor.
+    pub fn is_cpu(&self) -> bool {
+        *self == Device::Cpu
+    }
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Device, String> {
+        match word.trim() {
+            "" => Err("expected cpu, gpu, a number or a name of `handmill devices`".into()),
+            "cpu" => Ok(Device::Cpu),
+            "gpu" => Ok(Device::Gpu),
+            word => Ok(word.parse().map_or_else(|_| Device::Name(word.to_string()), Device::Index)),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+            Device::Gpu => f.write_str("gpu"),
+            Device::Index(i) => write!(f, "{i}"),
+            Device::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// What an adapter is, a GPU or what passes for one.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// Its place in the list.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// `discrete`, `integrated`, `virtual`, `cpu` or `other`.
+    pub kind: &'static str,
+    /// `vulkan`, `metal`, `dx12` or `gl`.
+    pub api: String,
+    /// The driver and its version.
+    pub driver: String,
+    /// Features that kernels make use of.
+    pub features: Vec<&'static str>,
+    /// Smallest and largest subgroup.
+    pub subgroup: [u32; 2],
+    /// Most bytes of a buffer, and of one binding.
+    pub buffer: [u64; 2],
+    /// Bytes of workgroup memory.
+    pub workgroup_memory: u32,
+    /// Which matrix products it gets: `wide`, `narrow`, or `narrow, subgroups of N`.
+    pub kernels: String,
+    /// Why the kernels cannot run on it; none if they can.
+    pub lacks: Option<String>,
+}
+
+/// Every adapter of this machine in the order of their numbers, those that compute on the processor included; none
+/// where the program was built without GPUs.
+pub fn adapters() -> Vec<Description> {
+    #[cfg(all(feature = "gpu", not(target_family = "wasm")))]
+    return super::gpu::adapter::adapters();
+    #[cfg(not(all(feature = "gpu", not(target_family = "wasm"))))]
+    vec![]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_devices() {
+        for (word, device) in [
+            ("cpu", Device::Cpu),
+            ("gpu", Device::Gpu),
+            ("0", Device::Index(0)),
+            ("12", Device::Index(12)),
+            ("llvmpipe", Device::Name("llvmpipe".into())),
+            ("RTX 4090", Device::Name("RTX 4090".into())),
+        ] {
+            assert_eq!(word.parse(), Ok(device.clone()));
+            assert_eq!(device.to_string(), word);
+        }
+        assert!(" ".parse::<Device>().is_err());
+    }
+}

@@ -1,0 +1,302 @@
+//! Adapters: which there are, which is meant, and how one is opened.
+
+use super::super::{Description, Device};
+use crate::error::{Error, Result};
+use shaders::Way;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use wgpu::{Adapter, Backends, DeviceType, Features, Instance, InstanceDescriptor, Limits};
+
+/// Something that there must be enough of: its name, how much, and how much there is.
+type Need = (&'static str, u64, fn(&Limits) -> u64);
+
+/// What the baseline kernels need; WebGPU's own minimum but for storage buffers, of which 6 are in use at most.
+const NEEDED: [Need; 5] = [
+    ("invocations a workgroup", 256, |l| u64::from(l.max_compute_invocations_per_workgroup)),
+    ("bytes of workgroup memory", 16_000, |l| u64::from(l.max_compute_workgroup_storage_size)),
+    ("storage buffers a kernel", 4, |l| u64::from(l.max_storage_buffers_per_shader_stage)),
+    ("bytes of a storage binding", 128 << 20, |l| l.max_storage_buffer_binding_size),
+    ("workgroups a dimension", 65_535, |l| u64::from(l.max_compute_workgroups_per_dimension)),
+];
+
+/// Longer than any step: a device that has not answered by then is taken for lost.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Features that kernels or measurements make use of where they are there.
+const USED: [(Features, &str); 3] =
+    [(Features::SUBGROUP, "subgroups"), (Features::SHADER_F16, "f16"), (Features::TIMESTAMP_QUERY, "timestamps")];
+
+fn instance() -> Instance {
+    let backends = Backends::VULKAN | Backends::METAL | Backends::DX12 | Backends::GL;
+    Instance::new(InstanceDescriptor { backends, ..InstanceDescriptor::new_without_display_handle() })
+}
+
+fn list(instance: &Instance) -> Vec<Adapter> {
+    pollster::block_on(instance.enumerate_adapters(Backends::all()))
+}
+
+/// Every adapter of this machine, those that compute on the processor included.
+pub fn adapters() -> Vec<Description> {
+    list(&instance()).iter().enumerate().map(|(index, adapter)| describe(index, adapter)).collect()
+}
+
+fn kind(adapter: &Adapter) -> &'static str {
+    match adapter.get_info().device_type {
+        DeviceType::DiscreteGpu => "discrete",
+        DeviceType::IntegratedGpu => "integrated",
+        DeviceType::VirtualGpu => "virtual",
+        DeviceType::Cpu => "cpu",
+        DeviceType::Other => "other",
+    }
+}
+
+fn describe(index: usize, adapter: &Adapter) -> Description {
+    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    let lacks: Vec<String> = NEEDED
+        .iter()
+        .filter(|(_, need, of)| of(&limits) < *need)
+        .map(|(what, need, of)| format!("{} {what}, needed are {need}", of(&limits)))
+        .collect();
+    Description {
+        index,
+        name: info.name.clone(),
+        kind: kind(adapter),
+        api: info.backend.to_string(),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+        features: USED.iter().filter(|(f, _)| features.contains(*f)).map(|(_, name)| *name).collect(),
+        subgroup: [info.subgroup_min_size, info.subgroup_max_size],
+        buffer: [limits.max_buffer_size, limits.max_storage_buffer_binding_size],
+        workgroup_memory: limits.max_compute_workgroup_storage_size,
+        kernels: way_name(way(kind(adapter), features, info.subgroup_min_size)),
+        lacks: (!lacks.is_empty()).then(|| lacks.join("; ")),
+    }
+}
+
+/// How products are shared out on an adapter.
+fn way(kind: &str, features: Features, subgroup: u32) -> Way {
+    match (kind, features.contains(Features::SUBGROUP), subgroup) {
+        ("cpu", true, 8..) => Way::NarrowSubgroup(8),
+        ("cpu", true, 4..) => Way::NarrowSubgroup(4),
+        ("cpu", ..) => Way::Narrow,
+        _ => Way::Wide,
+    }
+}
+
+fn way_name(way: Way) -> String {
+    match way {
+        Way::Wide => "wide".into(),
+        Way::Narrow => "narrow".into(),
+        Way::NarrowSubgroup(n) => format!("narrow, subgroups of {n}"),
+    }
+}
+
+/// What has gone wrong on a device since anyone looked.
+#[derive(Clone, Default)]
+pub struct Faults(Arc<Mutex<Vec<String>>>);
+
+impl Faults {
+    fn push(&self, fault: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
+    }
+
+    /// The faults so far, forgotten.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// An opened adapter.
+pub struct Opened {
+    /// What it is.
+    pub description: Description,
+    /// How products are shared out on it.
+    pub way: Way,
+    /// Makes things.
+    pub device: wgpu::Device,
+    /// Takes work.
+    pub queue: wgpu::Queue,
+    /// What goes wrong outside of calls.
+    pub faults: Faults,
+}
+
+impl Opened {
+    /// An error about this device.
+    pub fn error(&self, detail: impl Into<String>, hint: &'static str) -> Error {
+        Error::Device { device: self.description.name.clone(), detail: detail.into(), hint }
+    }
+
+    /// Fails with what has gone wrong.
+    ///
+    /// # Errors
+    /// The faults.
+    pub fn check(&self) -> Result<()> {
+        match self.faults.take()[..] {
+            [] => Ok(()),
+            ref faults => {
+                Err(self.error(faults.join("; "), "load the model again, or use another device (--device cpu)"))
+            }
+        }
+    }
+
+    /// Waits for all work and gives the first `bytes` of a buffer that can be mapped.
+    ///
+    /// # Errors
+    /// The device was lost, or does not answer.
+    pub fn read(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8>> {
+        let mut out = vec![];
+        self.read_with(buffer, bytes, &mut |view| out.extend_from_slice(view))?;
+        Ok(out)
+    }
+
+    /// Waits for all work and shows the first `bytes` of a buffer that can be mapped.
+    ///
+    /// # Errors
+    /// As [`Opened::read`].
+    pub fn read_with(&self, buffer: &wgpu::Buffer, bytes: u64, see: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let hint = "load the model again, or use another device (--device cpu)";
+        let slice = (bytes > 0).then(|| buffer.slice(..bytes));
+        if let Some(slice) = &slice {
+            slice.map_async(wgpu::MapMode::Read, |_| ());
+        }
+        let waited = self.device.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) });
+        self.check()?;
+        waited.map_err(|e| self.error(e.to_string(), hint))?;
+        if let Some(slice) = slice {
+            let view = slice.get_mapped_range().map_err(|e| self.error(e.to_string(), hint))?;
+            see(&view);
+            drop(view);
+            buffer.unmap();
+        }
+        Ok(())
+    }
+
+    /// A buffer.
+    ///
+    /// # Errors
+    /// The device has no room for it.
+    pub fn buffer(&self, what: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let size = bytes.next_multiple_of(256).max(256);
+        let full = |detail: String| {
+            self.error(
+                format!("no room for {} MiB of {what} ({detail})", size.div_ceil(1 << 20)),
+                "lower the context (--ctx) or the batch (--batch), use a smaller model or another device (--device cpu)",
+            )
+        };
+        let limit = self.device.limits().max_buffer_size;
+        if size > limit {
+            return Err(full(format!("a buffer has at most {} MiB", limit >> 20)));
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(what),
+            size,
+            usage,
+            mapped_at_creation: false,
+        });
+        match pollster::block_on(scope.pop()) {
+            None => Ok(buffer),
+            Some(error) => Err(full(error.to_string())),
+        }
+    }
+}
+
+/// Opens the device that is meant.
+///
+/// # Errors
+/// There is no such adapter, it lacks what kernels need, or its driver refuses.
+pub fn open(wanted: &Device) -> Result<Opened> {
+    let instance = instance();
+    let adapters = list(&instance);
+    let index = choose(wanted, &adapters.iter().enumerate().map(|(i, a)| describe(i, a)).collect::<Vec<_>>())?;
+    let (adapter, description) = (&adapters[index], describe(index, &adapters[index]));
+    let fail = |detail: String| Error::Device {
+        device: description.name.clone(),
+        detail,
+        hint: "use another device; `handmill devices` lists them",
+    };
+    if let Some(lacks) = &description.lacks {
+        return Err(fail(format!("it lacks what the kernels need: {lacks}")));
+    }
+    let features = USED.iter().fold(Features::empty(), |all, (f, _)| all | *f);
+    let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+        label: Some("handmill"),
+        required_features: adapter.features() & features,
+        required_limits: adapter.limits(),
+        ..wgpu::DeviceDescriptor::default()
+    }))
+    .map_err(|e| fail(e.to_string()))?;
+    let faults = Faults::default();
+    let (uncaptured, lost) = (faults.clone(), faults.clone());
+    device.on_uncaptured_error(Arc::new(move |error| uncaptured.push(error.to_string())));
+    device.set_device_lost_callback(move |reason, text| {
+        if reason != wgpu::DeviceLostReason::Destroyed {
+            lost.push(format!("the device was lost: {text}"));
+        }
+    });
+    let way = way(kind(adapter), adapter.features(), adapter.get_info().subgroup_min_size);
+    Ok(Opened { description, way, device, queue, faults })
+}
+
+/// The place of the adapter that is meant.
+fn choose(wanted: &Device, adapters: &[Description]) -> Result<usize> {
+    let listed = || match adapters {
+        [] => "there is no adapter at all".to_string(),
+        all => all
+            .iter()
+            .map(|a| format!("{} ({}, {}, {})", a.index, a.name, a.kind, a.api))
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    let order = ["discrete", "integrated", "virtual", "other"];
+    let found = match wanted {
+        Device::Cpu => None,
+        Device::Gpu => order.iter().find_map(|kind| adapters.iter().find(|a| a.kind == *kind && a.lacks.is_none())),
+        Device::Index(i) => adapters.get(*i),
+        Device::Name(name) => adapters.iter().find(|a| a.name.to_lowercase().contains(&name.to_lowercase())),
+    };
+    found.map(|a| a.index).ok_or_else(|| Error::Option {
+        name: "--device",
+        found: format!("{wanted}, which is not here"),
+        expected: match wanted {
+            Device::Gpu => format!(
+                "a machine with a GPU; adapters that compute on the processor must be asked for by number or name: {}",
+                listed()
+            ),
+            _ => format!("cpu, gpu, or one of: {}", listed()),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adapter(index: usize, name: &str, kind: &'static str) -> Description {
+        Description {
+            index,
+            name: name.into(),
+            kind,
+            api: "vulkan".into(),
+            driver: String::new(),
+            features: vec![],
+            subgroup: [4, 4],
+            buffer: [0, 0],
+            workgroup_memory: 0,
+            kernels: String::new(),
+            lacks: None,
+        }
+    }
+
+    #[test]
+    fn the_best_gpu_is_never_the_processor() {
+        let all = [adapter(0, "llvmpipe", "cpu"), adapter(1, "Iris", "integrated"), adapter(2, "RTX", "discrete")];
+        assert_eq!(choose(&Device::Gpu, &all).unwrap(), 2);
+        assert_eq!(choose(&Device::Gpu, &all[..2]).unwrap(), 1);
+        assert_eq!(choose(&Device::Name("LLVM".into()), &all).unwrap(), 0);
+        assert_eq!(choose(&Device::Index(1), &all).unwrap(), 1);
+        let error = choose(&Device::Gpu, &all[..1]).unwrap_err().to_string();
+        assert!(error.contains("0 (llvmpipe, cpu, vulkan)"), "{error}");
+        let error = choose(&Device::Index(7), &[]).unwrap_err().to_string();
+        assert!(error.contains("there is no adapter at all"), "{error}");
+    }
+}

@@ -1,0 +1,207 @@
+//! A GPU, whichever one wgpu reaches: weights in the layout of [`shaders::layout`], the plan as a list of dispatches.
+//!
+//! A step is one upload (tokens, positions, page tables, angles), one compute pass that replays the list, one submit and
+//! one read-back of the wanted logits. Pipelines, bind groups and buffers are made when the model is loaded. Activations
+//! are f32, whatever `--precision` says of the processor's integer products.
+//!
+//! | module | knows |
+//! | --- | --- |
+//! | [`adapter`] | which adapters there are, which one is meant |
+//! | `weights` | how weights come to the device |
+//! | `lower` | which kernels an operation takes |
+//! | `pipelines` | kernels compiled |
+//! | [`probe`] | one kernel at a time |
+//! | `tables` | what a step brings |
+
+pub mod adapter;
+mod lower;
+mod pipelines;
+pub mod probe;
+mod tables;
+mod weights;
+
+use super::{Backend, Device, Info, KvType, Logits};
+use crate::batch::Batch;
+use crate::error::{Error, Result};
+use crate::graph::{AttentionSpec, Graph, Op, Rows};
+use crate::kv::PAGE;
+use crate::plan::Plan;
+use crate::source::Source;
+use adapter::Opened;
+use lower::{Buffers, Dispatch, Lower};
+use pipelines::Pipelines;
+use wgpu::{Buffer, BufferUsages};
+
+pub use weights::bytes as weight_bytes;
+
+/// How to set up a GPU.
+#[derive(Clone, Debug)]
+pub struct GpuOptions {
+    /// Which one.
+    pub device: Device,
+    /// Element type of the KV cache.
+    pub kv: KvType,
+    /// Pages of the KV cache.
+    pub pages: usize,
+    /// Most entries of all page tables of a batch.
+    pub page_entries: usize,
+    /// Refuse weights that are not finite.
+    pub check_tensors: bool,
+}
+
+impl GpuOptions {
+    fn half(&self) -> bool {
+        self.kv == KvType::F16
+    }
+
+    /// Elements of the cache in a word.
+    fn per_word(&self) -> usize {
+        4 / self.kv.bytes()
+    }
+
+    /// Bytes of the KV cache of a layer, as `cache.wgsl` lays it out.
+    fn kv_bytes(&self, a: &AttentionSpec) -> u64 {
+        let words = a.d_k.div_ceil(self.per_word()) + a.d_v.div_ceil(self.per_word());
+        (self.pages * a.n_head_kv * PAGE * words) as u64 * 4
+    }
+}
+
+/// A GPU with a model.
+pub struct GpuBackend {
+    gpu: Opened,
+    plan: Plan,
+    buffers: Buffers,
+    pipelines: Pipelines,
+    dispatches: Vec<Dispatch>,
+    /// Where logits are read back.
+    readback: Buffer,
+    /// The upload of the current step.
+    upload: Vec<u32>,
+    logits: Vec<f32>,
+}
+
+impl GpuBackend {
+    /// Fails if the graph has a weight or an operation that no kernel computes.
+    ///
+    /// # Errors
+    /// The tensor or the operation.
+    pub fn check(graph: &Graph) -> Result<()> {
+        weights::check(graph)?;
+        lower::check(graph)?;
+        match graph.ropes.len() {
+            n if n > tables::MAX_ROPES => {
+                Err(Error::Internal(format!("{n} rotary embeddings, at most {}", tables::MAX_ROPES)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the device, uploads the weights and makes everything that steps need.
+    ///
+    /// # Errors
+    /// There is no such device, it has no room or lacks what kernels need, or a weight cannot be read.
+    pub fn load(
+        plan: Plan,
+        source: &dyn Source,
+        options: &GpuOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<GpuBackend> {
+        let gpu = adapter::open(&options.device)?;
+        let (limits, graph) = (plan.limits(), plan.graph());
+        let storage = BufferUsages::STORAGE | BufferUsages::COPY_DST;
+        let words = tables::words(limits.tokens, limits.outputs, options.page_entries, &graph.ropes);
+        let tables = gpu.buffer("tables", words as u64 * 4, storage | BufferUsages::UNIFORM)?;
+        let arena = bound(&gpu, "activations", plan.arena_bytes() as u64, storage | BufferUsages::COPY_SRC)?;
+        let mut kv = vec![];
+        for a in attentions(graph) {
+            kv.push(bound(&gpu, "KV cache of a layer", options.kv_bytes(a), storage)?);
+        }
+        let logits = limits.outputs * plan.width(graph.logits);
+        let readback = gpu.buffer("logits", logits as u64 * 4, BufferUsages::MAP_READ | BufferUsages::COPY_DST)?;
+        let weights = weights::upload(&gpu, graph, source, options.check_tensors, progress)?;
+        let buffers = Buffers { tables, arena, kv, weights };
+        let (dispatches, pipelines) = Lower::all(&gpu, &plan, &buffers, options)?;
+        let (upload, logits) = (Vec::with_capacity(words), Vec::with_capacity(logits));
+        Ok(GpuBackend { gpu, plan, buffers, pipelines, dispatches, readback, upload, logits })
+    }
+
+    /// Encodes and submits a step.
+    fn submit(&mut self, batch: &Batch) {
+        tables::fill(batch, &self.plan.graph().ropes, &mut self.upload);
+        self.gpu.queue.write_buffer(&self.buffers.tables, 0, bytemuck::cast_slice(&self.upload));
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        let mut current = usize::MAX;
+        for dispatch in &self.dispatches {
+            let n = match dispatch.rows {
+                Rows::Tokens => batch.tokens().len(),
+                Rows::Outputs => batch.outputs().len(),
+            };
+            if n == 0 {
+                continue;
+            }
+            let (pipeline, [x, y]) = dispatch.grid(n);
+            if pipeline != current {
+                pass.set_pipeline(&self.pipelines.all()[pipeline]);
+                current = pipeline;
+            }
+            pass.set_bind_group(0, &dispatch.group, &[]);
+            pass.dispatch_workgroups(x, y, 1);
+        }
+        drop(pass);
+        let bytes = self.logits_bytes(batch);
+        if bytes > 0 {
+            let at = self.plan.value(self.plan.graph().logits).offset as u64;
+            encoder.copy_buffer_to_buffer(&self.buffers.arena, at, &self.readback, 0, bytes);
+        }
+        self.gpu.queue.submit([encoder.finish()]);
+    }
+
+    fn logits_bytes(&self, batch: &Batch) -> u64 {
+        (batch.outputs().len() * self.plan.width(self.plan.graph().logits) * 4) as u64
+    }
+
+    /// Waits for the step and reads its logits.
+    fn read(&mut self, batch: &Batch) -> Result<()> {
+        let bytes = self.logits_bytes(batch);
+        self.logits.clear();
+        let logits = &mut self.logits;
+        self.gpu.read_with(&self.readback, bytes, &mut |view| logits.extend_from_slice(bytemuck::cast_slice(view)))
+    }
+}
+
+/// A buffer that kernels see whole.
+fn bound(gpu: &Opened, what: &str, bytes: u64, usage: BufferUsages) -> Result<Buffer> {
+    let limit = gpu.device.limits().max_storage_buffer_binding_size;
+    if bytes > limit {
+        return Err(gpu.error(
+            format!("{} MiB of {what}, where a binding has at most {} MiB", bytes.div_ceil(1 << 20), limit >> 20),
+            "lower the context (--ctx) or the batch (--batch), or use another device (--device cpu)",
+        ));
+    }
+    gpu.buffer(what, bytes, usage)
+}
+
+/// The attention of each layer.
+fn attentions(graph: &Graph) -> impl Iterator<Item = &AttentionSpec> {
+    graph.ops.iter().filter_map(|op| match op {
+        Op::Attention { attention, .. } => Some(attention),
+        _ => None,
+    })
+}
+
+impl Backend for GpuBackend {
+    fn run<'a>(&'a mut self, batch: &'a Batch) -> Logits<'a> {
+        let limits = self.plan.limits();
+        assert!(batch.tokens().len() <= limits.tokens && batch.outputs().len() <= limits.outputs, "batch too large");
+        self.submit(batch);
+        let result = self.read(batch);
+        Logits::Ready(Some(result.map(|()| &self.logits[..])))
+    }
+
+    fn info(&self) -> Info {
+        let d = &self.gpu.description;
+        let kernels = format!("WGSL, {}, f32", d.kernels);
+        Info { device: format!("{} ({}, {})", d.name, d.api, d.driver), kernels, threads: 0 }
+    }
+}

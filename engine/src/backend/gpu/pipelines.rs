@@ -1,0 +1,94 @@
+//! Pipelines: each kernel compiled once, whoever uses it.
+
+use super::adapter::Opened;
+use crate::error::Result;
+use shaders::{Binding, Kernel};
+use std::collections::HashMap;
+use wgpu::{BindGroupLayout, BindingType, BufferBindingType, ComputePipeline, PipelineLayout};
+
+/// The pipelines of a plan.
+#[derive(Default)]
+pub struct Pipelines {
+    all: Vec<ComputePipeline>,
+    by_kernel: HashMap<Kernel, usize>,
+    /// Layouts by the kernels' bindings, so that variants share bind groups.
+    layouts: HashMap<&'static str, (BindGroupLayout, PipelineLayout)>,
+}
+
+/// What stands for a list of bindings: kernels with the same ones share layouts.
+fn key(kernel: Kernel) -> &'static str {
+    kernel.file()
+}
+
+impl Pipelines {
+    /// The pipelines in order of their index.
+    pub fn all(&self) -> &[ComputePipeline] {
+        &self.all
+    }
+
+    /// The layout of a kernel's bind group.
+    ///
+    /// # Panics
+    /// If [`Pipelines::get`] was never asked for the kernel.
+    pub fn layout(&self, kernel: Kernel) -> &BindGroupLayout {
+        &self.layouts[key(kernel)].0
+    }
+
+    /// Index of a kernel's pipeline, which is made if it is not there.
+    ///
+    /// # Errors
+    /// The driver refuses the kernel.
+    pub fn get(&mut self, gpu: &Opened, kernel: Kernel) -> Result<usize> {
+        if let Some(&index) = self.by_kernel.get(&kernel) {
+            return Ok(index);
+        }
+        let (_, layout) = self.layouts.entry(key(kernel)).or_insert_with(|| layouts(gpu, kernel));
+        let name = kernel.name();
+        let module = gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(&name),
+            source: wgpu::ShaderSource::Wgsl(kernel.wgsl().into()),
+        });
+        let pipeline = gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&name),
+            layout: Some(layout),
+            module: &module,
+            entry_point: Some("main"),
+            // Kernels write workgroup memory before they read it.
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..wgpu::PipelineCompilationOptions::default()
+            },
+            cache: None,
+        });
+        gpu.check()?;
+        self.all.push(pipeline);
+        self.by_kernel.insert(kernel, self.all.len() - 1);
+        Ok(self.all.len() - 1)
+    }
+}
+
+fn layouts(gpu: &Opened, kernel: Kernel) -> (BindGroupLayout, PipelineLayout) {
+    let entry = |b: &Binding| wgpu::BindGroupLayoutEntry {
+        binding: b.index,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: BindingType::Buffer {
+            ty: match b {
+                Binding { uniform: true, .. } => BufferBindingType::Uniform,
+                Binding { writes, .. } => BufferBindingType::Storage { read_only: !writes },
+            },
+            has_dynamic_offset: false,
+            min_binding_size: None,
+        },
+        count: None,
+    };
+    let entries: Vec<_> = kernel.bindings().iter().map(entry).collect();
+    let group = gpu
+        .device
+        .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel.file()), entries: &entries });
+    let layout = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: Some(kernel.file()),
+        bind_group_layouts: &[Some(&group)],
+        immediate_size: 0,
+    });
+    (group, layout)
+}

@@ -1,0 +1,102 @@
+//! One kernel at a time, on memory that the caller gives: for tests, for measurements, and for the check that a
+//! driver computes what the kernels say.
+
+use super::adapter::Opened;
+use super::pipelines::Pipelines;
+use super::tables::HEAD;
+use crate::error::Result;
+use shaders::{Kernel, place};
+use wgpu::{Buffer, BufferUsages};
+
+/// What a kernel is run on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory<'a> {
+    /// What changes from step to step, as `Step` of `step.wgsl`, then the tables.
+    pub tables: &'a [u32],
+    /// The kernel's parameters.
+    pub op: &'a [u8],
+    /// What steps compute.
+    pub arena: &'a [f32],
+    /// Weights in the layout of their format.
+    pub weights: &'a [u32],
+    /// One layer of the KV cache.
+    pub cache: &'a [u32],
+    /// Vectors.
+    pub vectors: &'a [f32],
+}
+
+/// What a kernel has left behind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct After {
+    /// What steps compute.
+    pub arena: Vec<f32>,
+    /// The layer of the KV cache.
+    pub cache: Vec<u32>,
+}
+
+fn upload(gpu: &Opened, what: &str, bytes: &[u8], usage: BufferUsages) -> Result<Buffer> {
+    let usage = usage | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
+    let buffer = gpu.buffer(what, bytes.len() as u64, usage)?;
+    gpu.queue.write_buffer(&buffer, 0, bytes);
+    Ok(buffer)
+}
+
+/// Runs a kernel with `x` times `y` workgroups.
+///
+/// # Errors
+/// The driver refuses it.
+pub fn run(gpu: &Opened, kernel: Kernel, memory: &Memory, [x, y]: [u32; 2]) -> Result<After> {
+    let mut pipelines = Pipelines::default();
+    let pipeline = pipelines.get(gpu, kernel)?;
+    let mut tables = memory.tables.to_vec();
+    tables.resize(tables.len().max(HEAD) + 64, 0);
+    let storage = BufferUsages::STORAGE;
+    let tables = upload(gpu, "tables", bytemuck::cast_slice(&tables), storage | BufferUsages::UNIFORM)?;
+    let mut op = memory.op.to_vec();
+    op.resize(op.len().next_multiple_of(16), 0);
+    let op = upload(gpu, "parameters", &op, BufferUsages::UNIFORM)?;
+    let arena = upload(gpu, "arena", bytemuck::cast_slice(memory.arena), storage)?;
+    let weights = upload(gpu, "weights", bytemuck::cast_slice(memory.weights), storage)?;
+    let cache = upload(gpu, "cache", bytemuck::cast_slice(memory.cache), storage)?;
+    let vectors = upload(gpu, "vectors", bytemuck::cast_slice(memory.vectors), storage)?;
+    let entries: Vec<_> = kernel
+        .bindings()
+        .iter()
+        .map(|b| {
+            let binding = match b.index {
+                place::STEP => wgpu::BufferBinding {
+                    size: wgpu::BufferSize::new(HEAD as u64 * 4),
+                    ..tables.as_entire_buffer_binding()
+                },
+                place::OP => op.as_entire_buffer_binding(),
+                place::ARENA => arena.as_entire_buffer_binding(),
+                place::QUADS | place::WORDS => weights.as_entire_buffer_binding(),
+                place::CACHE => cache.as_entire_buffer_binding(),
+                place::TABLES => wgpu::BufferBinding { offset: HEAD as u64 * 4, ..tables.as_entire_buffer_binding() },
+                _ => vectors.as_entire_buffer_binding(),
+            };
+            wgpu::BindGroupEntry { binding: b.index, resource: wgpu::BindingResource::Buffer(binding) }
+        })
+        .collect();
+    let layout = pipelines.layout(kernel);
+    let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries });
+    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+    pass.set_pipeline(&pipelines.all()[pipeline]);
+    pass.set_bind_group(0, &group, &[]);
+    pass.dispatch_workgroups(x, y, 1);
+    drop(pass);
+    let back = [read_later(gpu, &mut encoder, &arena)?, read_later(gpu, &mut encoder, &cache)?];
+    gpu.queue.submit([encoder.finish()]);
+    let [arena, cache] = back.map(|buffer| gpu.read(&buffer, buffer.size()));
+    let (mut arena, mut cache) = (bytemuck::pod_collect_to_vec(&arena?), bytemuck::pod_collect_to_vec(&cache?));
+    arena.truncate(memory.arena.len());
+    cache.truncate(memory.cache.len());
+    Ok(After { arena, cache })
+}
+
+fn read_later(gpu: &Opened, encoder: &mut wgpu::CommandEncoder, from: &Buffer) -> Result<Buffer> {
+    let buffer = gpu.buffer("results", from.size(), BufferUsages::MAP_READ | BufferUsages::COPY_DST)?;
+    encoder.copy_buffer_to_buffer(from, 0, &buffer, 0, from.size());
+    Ok(buffer)
+}

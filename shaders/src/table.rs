@@ -1,0 +1,231 @@
+//! THE table of kernels: every variant that can be asked for, and what its text is composed with.
+
+use crate::compose::{Defines, compose};
+use crate::layout::{ALL, GROUP, LANES, Layout};
+use gguf::Format;
+
+/// Positions on a page of the KV cache.
+pub const PAGE: usize = 32;
+/// Largest head that attention has room for.
+pub const MAX_HEAD: usize = 1024;
+/// Invocations of the kernels that walk rows.
+pub const ROW_WG: usize = 64;
+
+/// How a matrix product is shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// For GPUs: slices of k side by side, columns staged in workgroup memory.
+    Wide,
+    /// For adapters that are CPUs: a lane walks all of k, columns read by every lane.
+    Narrow,
+    /// The same with columns handed round in subgroups of at least this many lanes.
+    NarrowSubgroup(usize),
+}
+
+/// Tiles of columns that matrix products come in, ascending.
+pub const COLUMNS: [usize; 3] = [1, 4, 8];
+
+impl Way {
+    /// Every way.
+    pub const ALL: [Way; 4] = [Way::Wide, Way::Narrow, Way::NarrowSubgroup(4), Way::NarrowSubgroup(8)];
+
+    /// Slices of k.
+    fn slices(self) -> usize {
+        if self == Way::Wide { 8 } else { 1 }
+    }
+
+    /// Panels of one invocation.
+    fn panels_of_lane(self, columns: usize) -> usize {
+        if matches!(self, Way::NarrowSubgroup(_)) && columns > 1 { 4 } else { 1 }
+    }
+
+    /// Panels of one workgroup.
+    pub fn panels(self, columns: usize) -> usize {
+        self.invocations(columns) / LANES / self.slices() * self.panels_of_lane(columns)
+    }
+
+    fn invocations(self, columns: usize) -> usize {
+        match self {
+            Way::Wide => LANES * self.slices(),
+            _ if columns == 1 => 4 * LANES,
+            _ => LANES,
+        }
+    }
+}
+
+/// Activation functions, as the kernel names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Act {
+    Silu,
+    GeluTanh,
+    GeluErf,
+    Relu,
+    ReluSquared,
+    Sigmoid,
+}
+
+impl Act {
+    /// All of them.
+    pub const ALL: [Act; 6] = [Act::Silu, Act::GeluTanh, Act::GeluErf, Act::Relu, Act::ReluSquared, Act::Sigmoid];
+}
+
+/// A variant of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kernel {
+    /// Rows of a table.
+    Embed(Format),
+    /// Matrix product.
+    MatMul {
+        /// Format of the matrix.
+        format: Format,
+        /// Columns of a workgroup, one of [`COLUMNS`].
+        columns: usize,
+        /// How it is shared out.
+        way: Way,
+    },
+    /// RMS norm.
+    RmsNorm,
+    /// Gated activation.
+    GatedAct(Act),
+    /// Wanted rows.
+    Gather,
+    /// Rotary embedding and storage of keys and values.
+    RopeStore {
+        /// Whether the cache holds half floats.
+        half: bool,
+    },
+    /// Attention.
+    Attention {
+        /// Whether the cache holds half floats.
+        half: bool,
+    },
+}
+
+impl Kernel {
+    /// Every variant.
+    pub fn all() -> Vec<Kernel> {
+        let mut all = vec![Kernel::RmsNorm, Kernel::Gather];
+        all.extend(Act::ALL.map(Kernel::GatedAct));
+        for half in [true, false] {
+            all.extend([Kernel::RopeStore { half }, Kernel::Attention { half }]);
+        }
+        for Layout { format, .. } in ALL {
+            all.push(Kernel::Embed(format));
+            for columns in COLUMNS {
+                all.extend(Way::ALL.map(|way| Kernel::MatMul { format, columns, way }));
+            }
+        }
+        all
+    }
+
+    /// The file that it is composed from.
+    pub fn file(self) -> &'static str {
+        match self {
+            Kernel::Embed(_) => "embed",
+            Kernel::MatMul { way: Way::Wide, .. } => "matmul_wide",
+            Kernel::MatMul { .. } => "matmul_narrow",
+            Kernel::RmsNorm => "rms_norm",
+            Kernel::GatedAct(_) => "gated_act",
+            Kernel::Gather => "gather",
+            Kernel::RopeStore { .. } => "rope_store",
+            Kernel::Attention { .. } => "attention",
+        }
+    }
+
+    /// A name for people and profilers: kernel, format, variant.
+    pub fn name(self) -> String {
+        match self {
+            Kernel::Embed(format) => format!("embed-{format}"),
+            Kernel::MatMul { format, columns, way } => {
+                let way = match way {
+                    Way::Wide => "wide".to_string(),
+                    Way::Narrow => "narrow".to_string(),
+                    Way::NarrowSubgroup(n) => format!("narrow-sub{n}"),
+                };
+                format!("matmul-{format}-{way}-{columns}")
+            }
+            Kernel::GatedAct(act) => format!("gated-{act:?}").to_lowercase(),
+            Kernel::RopeStore { half } => format!("rope-store-{}", kv(half)),
+            Kernel::Attention { half } => format!("attention-{}", kv(half)),
+            Kernel::RmsNorm => "rms-norm".into(),
+            Kernel::Gather => "gather".into(),
+        }
+    }
+
+    /// Whether it needs subgroup operations.
+    pub fn needs_subgroups(self) -> bool {
+        matches!(self, Kernel::MatMul { way: Way::NarrowSubgroup(_), .. })
+    }
+
+    /// Invocations of a workgroup.
+    pub fn invocations(self) -> usize {
+        match self {
+            Kernel::MatMul { columns, way, .. } => way.invocations(columns),
+            _ => ROW_WG,
+        }
+    }
+
+    fn defines(self) -> Defines {
+        let mut d = Defines::new();
+        let mut set = |name: &str, value: usize| drop(d.insert(name.to_string(), value.to_string()));
+        set("WG", self.invocations());
+        set("PAGE", PAGE);
+        match self {
+            Kernel::Embed(format) => unpack(&mut d, format),
+            Kernel::MatMul { format, columns, way } => {
+                let tile = 2048 / columns / GROUP;
+                let subgroup = if let Way::NarrowSubgroup(n) = way { n } else { 0 };
+                set("T", columns);
+                set("TILE", tile);
+                set("S", way.slices());
+                set("STAGED", columns * tile * GROUP / 4);
+                set("SUMS", columns * self.invocations());
+                set("R", way.panels_of_lane(columns));
+                set("R4", usize::from(way.panels_of_lane(columns) == 4));
+                set("SUBGROUP", subgroup);
+                set("SHARE", subgroup.max(1));
+                set("SHARES", GROUP / subgroup.max(1));
+                unpack(&mut d, format);
+            }
+            Kernel::GatedAct(act) => set(&format!("{act:?}").to_uppercase(), 1),
+            Kernel::RopeStore { half } | Kernel::Attention { half } => {
+                set("HALF", usize::from(half));
+                set("VALUEWORDS", if half { MAX_HEAD / 2 } else { MAX_HEAD });
+                set("TILEPAGES", self.invocations() / PAGE);
+            }
+            Kernel::RmsNorm | Kernel::Gather => {}
+        }
+        d
+    }
+
+    /// Its text. `file` gives the text of a file by its name without the suffix.
+    ///
+    /// # Errors
+    /// A mistake in a file.
+    pub fn compose(self, file: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+        compose(self.file(), &self.defines(), file)
+    }
+}
+
+fn kv(half: bool) -> &'static str {
+    if half { "f16" } else { "f32" }
+}
+
+/// What a format's layout is called in WGSL.
+fn unpack(d: &mut Defines, format: Format) {
+    let Some(layout) = Layout::of(format) else { return };
+    let sub = layout.sub.unwrap_or(GROUP);
+    d.insert("FORMAT".into(), format.name().into());
+    for (name, value) in [
+        ("GROUPS", layout.block / GROUP),
+        ("QUADS", layout.quads),
+        ("WORDS", layout.words),
+        ("SUBS", GROUP / sub),
+        ("JOBS", sub / 4),
+        ("FLOORS", usize::from(layout.floors)),
+        ("SCALED", usize::from(layout.sub.is_some() && !layout.floors)),
+    ] {
+        d.insert(name.into(), value.to_string());
+    }
+}

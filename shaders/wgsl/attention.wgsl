@@ -1,0 +1,110 @@
+// Attention of one token and one query head a workgroup, over tiles of $WG positions of the cache from position 0 on,
+// merged ascending by the rule of the online softmax (Milakov and Gimelshein, 2018). What a token sees does not depend
+// on the batch, nor does the order of its sums.
+//
+// Bytes: keys and values of the KV head once for each query head of its group; lanes read side by side in both.
+#import step
+#import cache
+#import reduce
+
+struct Op {
+    q: u32,
+    out: u32,
+    heads: u32,
+    heads_kv: u32,
+    d_k: u32,
+    d_v: u32,
+    scale: f32,
+    // A score becomes cap * tanh(score / cap); 0 leaves it.
+    cap: f32,
+    // Keys at this distance or farther are not seen.
+    window: u32,
+}
+
+@group(0) @binding(1) var<uniform> op: Op;
+@group(0) @binding(5) var<storage, read> cache: array<u32>;
+@group(0) @binding(6) var<storage, read> tables: array<u32>;
+
+var<workgroup> query: array<f32, 1024>;
+var<workgroup> sums: array<Pair, $VALUEWORDS>;
+var<workgroup> weights: array<f32, $WG>;
+var<workgroup> blocks: array<u32, $TILEPAGES>;
+
+fn score(block: u32, slot: u32) -> f32 {
+    var s = 0.0;
+    for (var word = 0u; word < key_words(op.d_k); word += 1u) {
+        let k = widen(cache[block + word * $PAGE + slot]);
+#if HALF
+        s = fma(query[2 * word], k.x, s);
+        s = fma(query[2 * word + 1], k.y, s);
+#else
+        s = fma(query[word], k, s);
+#end
+    }
+    s *= op.scale;
+    if (op.cap > 0.0) {
+        // Beyond 15 tanh is 1 to the last bit, and some drivers overflow.
+        s = op.cap * tanh(clamp(s / op.cap, -15.0, 15.0));
+    }
+    return s;
+}
+
+@compute @workgroup_size($WG)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) li: u32) {
+    let token = id.x;
+    let head = id.y;
+    let words = key_words(op.d_v);
+    for (var d = li; d < (op.d_k + 1) / 2 * 2; d += $WG) {
+        query[d] = select(0.0, arena[op.q + (token * op.heads + head) * op.d_k + d], d < op.d_k);
+    }
+    for (var w = li; w < words; w += $WG) {
+        sums[w] = Pair(0.0);
+    }
+    let position = tables[step.positions + token];
+    let pages = step.pages + tables[step.page_starts + token];
+    let start = position + 1 - min(position + 1, op.window);
+    let kv_head = head / (op.heads / op.heads_kv);
+    var m = -3.4e38;
+    var l = 0.0;
+    for (var tile = start / $WG * $WG; tile <= position; tile += $WG) {
+        workgroupBarrier();
+        if (li < $TILEPAGES && tile + li * $PAGE <= position) {
+            blocks[li] = block_at(tables[pages + tile / $PAGE + li], kv_head, op.heads_kv, op.d_k, op.d_v);
+        }
+        workgroupBarrier();
+        let at = tile + li;
+        let seen = at >= start && at <= position;
+        var s = -3.4e38;
+        if (seen) {
+            s = score(blocks[li / $PAGE], li % $PAGE);
+        }
+        let top = max(m, largest(li, s));
+        let weight = select(0.0, exp(s - top), seen);
+        weights[li] = weight;
+        let keep = exp(m - top);
+        l = fma(l, keep, total(li, weight));
+        m = top;
+        let end = min($WG, position + 1 - tile);
+        let first = max(start, tile) - tile;
+        for (var w = li; w < words; w += $WG) {
+            var sum = sums[w] * keep;
+            for (var p = first; p < end; p += 1u) {
+                let v = widen(cache[blocks[p / $PAGE] + $PAGE * key_words(op.d_k) + p % $PAGE * words + w]);
+                sum = fma(Pair(weights[p]), v, sum);
+            }
+            sums[w] = sum;
+        }
+    }
+    let out = op.out + (token * op.heads + head) * op.d_v;
+    for (var w = li; w < words; w += $WG) {
+#if HALF
+        let y = sums[w] / l;
+        arena[out + 2 * w] = y.x;
+        if (2 * w + 1 < op.d_v) {
+            arena[out + 2 * w + 1] = y.y;
+        }
+#else
+        arena[out + w] = sums[w] / l;
+#end
+    }
+}

@@ -1,0 +1,36 @@
+// out = x / sqrt(mean(x^2) + eps) * weight (+ residual): a workgroup for each slice of `width` of a row.
+#import step
+#import reduce
+
+struct Op {
+    x: u32,
+    out: u32,
+    // Place in `arena`, or NONE.
+    residual: u32,
+    // Place in `vectors`.
+    weight: u32,
+    width: u32,
+    slices: u32,
+    eps: f32,
+}
+
+@group(0) @binding(1) var<uniform> op: Op;
+@group(0) @binding(7) var<storage, read> vectors: array<f32>;
+
+@compute @workgroup_size($WG)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) li: u32) {
+    let at = (id.x * op.slices + id.y) * op.width;
+    var own = 0.0;
+    for (var i = li; i < op.width; i += $WG) {
+        let x = arena[op.x + at + i];
+        own = fma(x, x, own);
+    }
+    let factor = 1.0 / sqrt(total(li, own) / f32(op.width) + op.eps);
+    for (var i = li; i < op.width; i += $WG) {
+        var y = arena[op.x + at + i] * factor * vectors[op.weight + i];
+        if (op.residual != NONE) {
+            y += arena[op.residual + at + i];
+        }
+        arena[op.out + at + i] = y;
+    }
+}

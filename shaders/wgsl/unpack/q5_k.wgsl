@@ -1,0 +1,18 @@
+// Five bits, eight groups a block: a quad of nibbles each; words: both factors, scales and minimums of two groups each,
+// fifth bits of a group each.
+struct Group { low: vec4<u32>, high: u32, scale0: f32, floor0: f32 }
+
+fn load(quad: u32, word: u32, g: u32) -> Group {
+    let d = unpack2x16float(words[word]);
+    // Two groups a word: scale and minimum of the first in the low bytes.
+    let small = words[word + (1u + (g >> 1u)) * 16u] >> ((g & 1u) * 16u);
+    let scale = d.x * f32(small & 255u);
+    let floor = d.y * f32((small >> 8u) & 255u);
+    return Group(quads[quad + g * 16u], words[word + (5u + g) * 16u], scale, floor);
+}
+
+fn codes(group: Group, i: u32) -> vec4<f32> {
+    let low = (vec4<u32>(group.low[i >> 1u]) >> (vec4<u32>(0u, 4u, 8u, 12u) + (i & 1u) * 16u)) & vec4<u32>(15u);
+    let high = (vec4<u32>(group.high) >> (vec4<u32>(0u, 1u, 2u, 3u) + i * 4u)) & vec4<u32>(1u);
+    return vec4<f32>(low | (high << vec4<u32>(4u)));
+}
