@@ -84,6 +84,16 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
+    /// The system gives no memory.
+    #[error(
+        "there is no memory for another {mebibytes} MiB: {reason}; lower the context (--ctx) or use a smaller model"
+    )]
+    Allocation {
+        /// Mebibytes that were asked for.
+        mebibytes: u64,
+        /// What the system says.
+        reason: String,
+    },
     /// A device that is not the processor failed or has no room.
     #[error("{device}: {detail}; {hint}")]
     Device {

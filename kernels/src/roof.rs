@@ -1,7 +1,8 @@
 //! What this machine can do at most: loops that do nothing but read, multiply bytes or multiply floats.
 //!
 //! A benchmark runs them on all workers and calls the best of it the roof. They use the operations that the other
-//! kernels use, so that a kernel can come near the roof but not pass it. They return a mixture of what they computed,
+//! kernels use, so that a kernel can come near the roof but not pass it. Sums are named by index, never through a
+//! reference: then they stay in registers from round to round. They return a mixture of what they computed,
 //! so that no loop can be left out by the compiler; its value means nothing.
 
 use crate::simd::{LANES, Simd};
@@ -92,15 +93,17 @@ fn dots<S: Simd, const P: usize, const C: usize>(s: S, codes: &Codes, x: &[i32; 
     let mut sums = [[s.dot_start(s.splat_i32(0)); C]; P];
     for _ in 0..rounds {
         for step in 0..STEPS {
-            for (p, sums) in sums.iter_mut().enumerate() {
+            for p in 0..P {
                 let codes = s.load_codes(&codes[(step + p) % STEPS]);
-                for (c, sum) in sums.iter_mut().enumerate() {
-                    *sum = s.dot_small(*sum, codes, x[(step + c) % STEPS]);
+                for c in 0..C {
+                    sums[p][c] = s.dot_small(sums[p][c], codes, x[(step + c) % STEPS]);
                 }
             }
         }
-        for sum in sums.iter_mut().flatten() {
-            *sum = s.dot_carry(*sum);
+        for p in 0..P {
+            for c in 0..C {
+                sums[p][c] = s.dot_carry(sums[p][c]);
+            }
         }
     }
     let lanes = sums.into_iter().flatten().flat_map(|sum| s.i32_array(s.dot_end(sum)));
@@ -112,10 +115,10 @@ fn fmas<S: Simd, const P: usize, const C: usize>(s: S, w: &Floats, x: &[f32; STE
     let mut sums = [[s.splat(0.0); C]; P];
     for _ in 0..rounds {
         for step in 0..STEPS {
-            for (p, sums) in sums.iter_mut().enumerate() {
+            for p in 0..P {
                 let w = s.load(&w[(step + p) % STEPS]);
-                for (c, sum) in sums.iter_mut().enumerate() {
-                    *sum = s.fma(w, s.splat(x[(step + c) % STEPS]), *sum);
+                for c in 0..C {
+                    sums[p][c] = s.fma(w, s.splat(x[(step + c) % STEPS]), sums[p][c]);
                 }
             }
         }

@@ -132,7 +132,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     /// Sixty-four codes from memory.
     fn load_codes(self, x: &[u8; 64]) -> Self::Codes;
-    /// Asks for a line of memory that is soon read. Only a hint.
+    /// Asks for a line of memory that is soon read, into the cache that [`crate::unpack::ahead`] found best. Only a hint.
     fn prefetch(self, line: &[u8; 64]);
     /// Sixty-four codes to memory.
     fn store_codes(self, a: Self::Codes, out: &mut [u8; 64]);

@@ -12,6 +12,7 @@
 //! finds every such hazard), and what a piece claims for writing is its own share alone ([`Piece::share`] and
 //! [`Piece::deals`] never give one part to two pieces). A checked arena records the claims and tests them.
 
+use crate::{Error, Result};
 use kernels::Columns;
 use std::cell::UnsafeCell;
 use std::ops::Range;
@@ -338,33 +339,40 @@ type Memory = memmap2::MmapMut;
 #[cfg(target_family = "wasm")]
 type Memory = Vec<u8>;
 
-impl Clone for Lines {
-    fn clone(&self) -> Lines {
-        let mut copy = Lines::zeroed(self.0.len());
-        copy.0.copy_from_slice(&self.0);
-        copy
-    }
-}
-
 impl Lines {
     /// Room for `bytes` bytes, in whole lines. No page is touched before its first use.
     ///
-    /// # Panics
-    /// If there is no memory left, as every allocation does.
-    pub fn zeroed(bytes: usize) -> Lines {
-        let bytes = bytes.max(1).next_multiple_of(64);
+    /// # Errors
+    /// The machine has no room for so much, or this process may not have it.
+    pub fn zeroed(bytes: usize) -> Result<Lines> {
+        let too_much = |reason: String| Error::Allocation { mebibytes: (bytes as u64).div_ceil(1 << 20), reason };
+        let lines = bytes.max(1).checked_next_multiple_of(64).ok_or_else(|| too_much("more than addresses".into()))?;
         #[cfg(not(target_family = "wasm"))]
         let memory = {
-            let memory =
-                memmap2::MmapMut::map_anon(bytes).unwrap_or_else(|e| panic!("no memory for {bytes} bytes: {e}"));
+            let memory = memmap2::MmapMut::map_anon(lines).map_err(|e| too_much(e.to_string()))?;
             // A hint: where it is not taken, the memory serves as well, only slower.
             #[cfg(target_os = "linux")]
             let _ = memory.advise(memmap2::Advice::HugePage);
             memory
         };
         #[cfg(target_family = "wasm")]
-        let memory = vec![0; bytes];
-        Lines(memory)
+        let memory = {
+            let mut memory = Vec::new();
+            memory.try_reserve_exact(lines).map_err(|e| too_much(e.to_string()))?;
+            memory.resize(lines, 0);
+            memory
+        };
+        Ok(Lines(memory))
+    }
+
+    /// The same bytes in room of their own.
+    ///
+    /// # Errors
+    /// As for [`Lines::zeroed`].
+    pub fn copy(&self) -> Result<Lines> {
+        let mut copy = Lines::zeroed(self.0.len())?;
+        copy.0.copy_from_slice(&self.0);
+        Ok(copy)
     }
 
     /// The bytes.
@@ -399,11 +407,14 @@ unsafe impl Sync for Arena {}
 
 impl Arena {
     /// Zeroed memory. `checked` records every claim of a stage and panics where two pieces meet.
-    pub fn new(bytes: usize, checked: bool) -> Arena {
-        let mut lines = Lines::zeroed(bytes);
+    ///
+    /// # Errors
+    /// As for [`Lines::zeroed`].
+    pub fn new(bytes: usize, checked: bool) -> Result<Arena> {
+        let mut lines = Lines::zeroed(bytes)?;
         let all = lines.bytes_mut();
         let (start, bytes) = (all.as_mut_ptr(), all.len());
-        Arena { start, bytes, _lines: lines, claims: checked.then(Mutex::default) }
+        Ok(Arena { start, bytes, _lines: lines, claims: checked.then(Mutex::default) })
     }
 
     /// Bytes in all.
@@ -555,8 +566,16 @@ mod tests {
     }
 
     #[test]
+    fn more_memory_than_there_is_is_an_error_with_the_number() {
+        for bytes in [1 << 60, usize::MAX] {
+            let error = Lines::zeroed(bytes).err().expect("no machine has that much").to_string();
+            assert!(error.contains(&format!("{} MiB", bytes.div_ceil(1 << 20))), "{error}");
+        }
+    }
+
+    #[test]
     fn a_checked_arena_finds_two_pieces_on_the_same_bytes() {
-        let arena = Arena::new(256, true);
+        let arena = Arena::new(256, true).unwrap();
         let piece = |index| Piece { index, count: 2, worker: 0 };
         arena.claim::<u8>(piece(0), 0..64);
         arena.claim::<u8>(piece(1), 64..128);

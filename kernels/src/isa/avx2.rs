@@ -263,7 +263,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
     #[inline(always)]
     fn prefetch(self, line: &[u8; 64]) {
-        op!(_mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()));
+        op!(_mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()));
     }
     #[inline(always)]
     fn store_codes(self, a: I, out: &mut [u8; 64]) {

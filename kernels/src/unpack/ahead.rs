@@ -3,6 +3,10 @@
 //! A matrix is one stretch of memory, panel after panel, and a worker walks through its part of it from the first line
 //! to the last: that is what every processor's own prefetchers know best. (Several panels side by side, each asked for
 //! ahead, gave 10 to 15 GB/s a core where one gives 23 to 28, the machine's roof.)
+//!
+//! x86 asks into the second-level cache: few lines can be on their way to the first level at a time, and the arithmetic
+//! waits for them. (Q4_K and Q6_K on two threads of a Zen 4: 29 GB/s, asked into the first level 24, of a roof of 31.
+//! 2 KB ahead 20, 8 KB 27, 16 KB 25.)
 
 use super::{GROUP, Unpack};
 use crate::simd::Simd;

@@ -72,7 +72,7 @@ impl Probe {
     fn with_memory(threads: usize, isa: Isa, bytes: usize) -> Result<Probe> {
         let pool = Pool::new(threads).map_err(engine::Error::Internal)?;
         let kernels = Kernels::for_isa(isa).ok_or_else(|| Error::Usage(format!("this processor has no {isa}")))?;
-        let mut memory = Lines::zeroed(bytes.max(1 << 20));
+        let mut memory = Lines::zeroed(bytes.max(1 << 20))?;
         touch(&pool, memory.bytes_mut())?;
         let mut probe = Probe { pool, kernels, memory, part: 0, rounds: [64; 2], best: Roof::default() };
         for peak in [Peak::Int8, Peak::Float] {

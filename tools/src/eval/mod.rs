@@ -219,22 +219,22 @@ fn receive((rows, events): &(Receiver<Vec<f32>>, Receiver<Event>)) -> Result<Vec
 
 fn report(figures: &Figures) -> String {
     let line = |name: &str, p: &Perplexity| {
-        format!("{name:<24}{:.4} +- {:.4} (mean of {} tokens: {:.5} nats)\n", p.value, p.error, p.tokens, p.nll)
+        format!("{name:<26}{:.4} +- {:.4} (mean of {} tokens: {:.5} nats)\n", p.value, p.error, p.tokens, p.nll)
     };
     let mut text = line("perplexity", &figures.perplexity());
     if let Some(d) = figures.divergence() {
         text += &line("the other's perplexity", &d.perplexity);
-        text += &format!("{:<24}{:.6} +- {:.6}\n", "KL divergence, mean", d.mean, d.error);
+        text += &format!("{:<26}{:.6} +- {:.6}\n", "KL divergence, mean", d.mean, d.error);
         for (name, value) in [("median", d.median), ("99 %", d.p99), ("largest", d.max)] {
-            text += &format!("{:<24}{value:.6}\n", format!("KL divergence, {name}"));
+            text += &format!("{:<26}{value:.6}\n", format!("KL divergence, {name}"));
         }
         text += &format!(
-            "{:<24}{:.3} % +- {:.3} %\n",
+            "{:<26}{:.3} % +- {:.3} %\n",
             "same most probable token",
             100.0 * d.same_top,
             100.0 * d.same_top_error
         );
-        text += &format!("{:<24}{:.4} %\n", "RMS of the difference", 100.0 * d.rms);
+        text += &format!("{:<26}{:.4} %\n", "RMS of the difference", 100.0 * d.rms);
     }
     text
 }

@@ -126,7 +126,7 @@ impl From<engine::Error> for Fault {
             | E::Constraint(_) => Fault::bad(error.to_string()),
             E::Sampler(engine::sampler::Error::Parameter { name, .. }) => Fault::field(name, error.to_string()),
             E::Sampler(_) => Fault::bad(error.to_string()),
-            E::Memory { .. } => Fault::busy(error.to_string()),
+            E::Memory { .. } | E::Allocation { .. } => Fault::busy(error.to_string()),
             // Paths of the server are nobody's business.
             E::Io { .. } | E::Changed { .. } => {
                 super::log::error(&error.to_string());

@@ -218,7 +218,7 @@ impl Manager {
         let engine = loop {
             match self.open(&pack, states, ctx) {
                 Ok(engine) => break engine,
-                Err(engine::Error::Memory { .. }) if self.evict_one() => {}
+                Err(engine::Error::Memory { .. } | engine::Error::Allocation { .. }) if self.evict_one() => {}
                 Err(e) => return Err(e.into()),
             }
         };

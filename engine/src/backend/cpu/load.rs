@@ -66,7 +66,7 @@ pub fn weights(
             }
         });
     }
-    let panels = Arena::new(end, false);
+    let panels = Arena::new(end, false)?;
     repack(&jobs, &Target { source, pool, check, panels: &panels }, progress)?;
     Ok(Weights { list, panels })
 }

@@ -145,16 +145,16 @@ impl CpuBackend {
             weights,
             pieces: Vec::with_capacity(stages.len()),
             stages,
-            arena: Arena::new(plan.arena_bytes(), checked),
-            kv: Arena::new(kv_bytes, checked),
+            arena: Arena::new(plan.arena_bytes(), checked)?,
+            kv: Arena::new(kv_bytes, checked)?,
             kv_type: options.kv,
             kv_layers,
             // What a worker needs for a moment; its pieces follow each other.
             scratch: Arena::new(
                 attend::scratch_bytes(&plan).max(experts::scratch_bytes(&plan)) * pool.workers(),
                 false,
-            ),
-            partials: Arena::new(attend::partial_bytes(&plan, options.ctx), checked),
+            )?,
+            partials: Arena::new(attend::partial_bytes(&plan, options.ctx), checked)?,
             pool,
             plan,
         })

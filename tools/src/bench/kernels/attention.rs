@@ -2,6 +2,7 @@
 
 use super::super::work::{self, Step, Work};
 use super::{Case, Context, Difference, Share, floats};
+use crate::error::Result;
 use engine::KvType;
 use engine::backend::pool::{Lines, Piece};
 use engine::graph::AttentionSpec;
@@ -40,13 +41,16 @@ struct Unit {
 
 impl Attention {
     /// `tokens` tokens after `start` others, in as many layers as the graph has.
-    pub fn new(context: &Context, spec: AttentionSpec, tokens: usize, start: usize) -> Attention {
+    ///
+    /// # Errors
+    /// There is no memory for that many.
+    pub fn new(context: &Context, spec: AttentionSpec, tokens: usize, start: usize) -> Result<Attention> {
         let (positions, heads) = (start + tokens, spec.n_head_kv);
         let (kv, width) = (context.setting.kv, spec.d_k + spec.d_v);
         let block = kv::block_bytes(kv, spec.d_k, spec.d_v);
         let n_pages = positions.div_ceil(PAGE);
         let x = floats(positions * heads * width, 9);
-        let mut cache = Lines::zeroed(n_pages * heads * block);
+        let mut cache = Lines::zeroed(n_pages * heads * block)?;
         for (i, pair) in x.chunks_exact(width).enumerate() {
             let (position, head) = (i / heads, i % heads);
             let at = (position / PAGE * heads + head) * block;
@@ -54,7 +58,11 @@ impl Attention {
             (context.kernels.kv_store)(kv, &mut cache.bytes_mut()[at..at + block], position % PAGE, [k, v]);
         }
         let layers = context.graph.ops.iter().filter(|op| matches!(op, engine::graph::Op::Attention { .. })).count();
-        Attention {
+        let mut caches = vec![cache];
+        while tokens == 1 && caches.len() < layers.min(MOST_LAYERS) {
+            caches.push(caches[0].copy()?);
+        }
+        Ok(Attention {
             kernels: context.kernels,
             spec,
             kv,
@@ -63,8 +71,8 @@ impl Attention {
             pages: (0..n_pages as u32).collect(),
             q: floats(tokens * spec.n_head * spec.d_k, 10),
             x,
-            caches: vec![cache; if tokens == 1 { layers.clamp(1, MOST_LAYERS) } else { 1 }],
-        }
+            caches,
+        })
     }
 
     fn units(&self) -> Vec<Unit> {

@@ -95,7 +95,7 @@ impl Shape {
             Shape::StoreKv { heads, d_k, d_v, tokens } => {
                 Box::new(StoreKv::new(context, [*heads, *d_k, *d_v, *tokens]))
             }
-            Shape::Attention { spec, tokens, start } => Box::new(Attention::new(context, *spec, *tokens, *start)),
+            Shape::Attention { spec, tokens, start } => Box::new(Attention::new(context, *spec, *tokens, *start)?),
             Shape::Gated { act, width, tokens } => Box::new(Gated::new(context, *act, *width, *tokens)),
         })
     }

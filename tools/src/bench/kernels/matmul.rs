@@ -1,7 +1,7 @@
 //! The kernels that meet weights: matmul, quantization of activations, rows of the embedding.
 
 use super::super::work::{self, Work};
-use super::{Case, Context, Difference, Share, floats};
+use super::{Case, Context, Difference, Share, floats, room};
 use crate::error::Result;
 use engine::Precision;
 use engine::backend::cpu::{acts, layout};
@@ -36,7 +36,7 @@ impl Matrices {
         let bytes: u64 = data.iter().map(|d| d.bytes().len() as u64).sum();
         let copies = (spread / bytes.max(1)) as usize;
         for i in 0..copies * weights.len() {
-            data.push(data[i % weights.len()].clone());
+            data.push(data[i % weights.len()].copy()?);
         }
         Ok(Matrices { format, rows, k, data })
     }
@@ -52,7 +52,7 @@ fn panels(context: &Context, weight: WeightId) -> Result<Lines> {
     let missing = || engine::Error::Internal(format!("{} is gone", info.name));
     let tensor = context.source.tensor(&info.name).ok_or_else(missing)?;
     let bytes = panel::bytes(info.format, info.k).ok_or_else(|| engine::source::unsupported(tensor))?;
-    let mut out = Lines::zeroed(bytes * info.rows.div_ceil(LANES));
+    let mut out = Lines::zeroed(bytes * info.rows.div_ceil(LANES))?;
     let row = tensor.size as usize / info.rows;
     let mut file = vec![0; row * LANES];
     for (p, panel) in out.bytes_mut().chunks_exact_mut(bytes).enumerate() {
@@ -113,7 +113,7 @@ impl<'a> MatMul<'a> {
 }
 
 fn quantize(kernels: &Kernels, x: &[f32], layout: Layout) -> Lines {
-    let mut units = Lines::zeroed(layout.bytes());
+    let mut units = room(layout.bytes());
     (kernels.quantize)(x, layout, 0..layout.units(), &mut units.bytes_mut()[..layout.bytes()]);
     units
 }
@@ -182,7 +182,7 @@ impl Case for Quantize {
 
     fn share<'a>(&'a self, piece: Piece) -> Share<'a> {
         let units = piece.share(self.layout.units());
-        let mut out = Lines::zeroed(self.layout.range(units.clone()).len());
+        let mut out = room(self.layout.range(units.clone()).len());
         let len = self.layout.range(units.clone()).len();
         Box::new(move |_| (self.kernels.quantize)(&self.x, self.layout, units.clone(), &mut out.bytes_mut()[..len]))
     }
@@ -190,7 +190,7 @@ impl Case for Quantize {
     /// Of the products with a matrix of ones on its diagonal: the values themselves.
     fn error(&self) -> f64 {
         let k = self.layout.k;
-        let mut identity = Lines::zeroed(panel::bytes(Format::Q8_0, k).unwrap_or(0) * k.div_ceil(LANES));
+        let mut identity = room(panel::bytes(Format::Q8_0, k).unwrap_or(0) * k.div_ceil(LANES));
         let Some(panel) = panel::bytes(Format::Q8_0, k) else { return f64::NAN };
         for (p, panel) in identity.bytes_mut().chunks_exact_mut(panel).enumerate() {
             let rows: Vec<u8> = (p * LANES..k.min((p + 1) * LANES)).flat_map(|row| unit_row(k, row)).collect();

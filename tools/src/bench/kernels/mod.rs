@@ -23,7 +23,7 @@ use super::values::Setting;
 use super::work::Work;
 use crate::error::{Error, Result};
 use crate::ui::Ui;
-use engine::backend::pool::{Pass, Piece, Pool};
+use engine::backend::pool::{Lines, Pass, Piece, Pool};
 use engine::file::ModelFile;
 use engine::graph::{Builder, Graph};
 use engine::kernels::Kernels;
@@ -154,6 +154,14 @@ fn batch(pool: &Pool, case: &dyn Case, calls: usize, first: usize) -> Result<Dur
     let start = Instant::now();
     pool.pass(&pieces, &Calls { first, shares }).map_err(engine::Error::Internal)?;
     Ok(start.elapsed())
+}
+
+/// Room for what one piece of work needs: as little as a `Vec` takes elsewhere.
+///
+/// # Panics
+/// If there is none, as with a `Vec`.
+pub fn room(bytes: usize) -> Lines {
+    Lines::zeroed(bytes).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Floats between -1 and 1 of no pattern, the same for a seed.

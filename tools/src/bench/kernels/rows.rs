@@ -2,9 +2,9 @@
 
 use super::super::work::Work;
 use super::report::Phase;
-use super::{Case, Context, Difference, Share, floats};
+use super::{Case, Context, Difference, Share, floats, room};
 use engine::KvType;
-use engine::backend::pool::{Lines, Piece};
+use engine::backend::pool::Piece;
 use engine::graph::{Activation, RopeFreqs};
 use engine::kernels::Kernels;
 use engine::kernels::kv::{self, PAGE};
@@ -168,7 +168,7 @@ impl Case for StoreKv {
     fn share<'a>(&'a self, piece: Piece) -> Share<'a> {
         let block = kv::block_bytes(self.kv, self.d_k, self.d_v);
         let pages = piece.share(self.tokens.div_ceil(PAGE));
-        let mut cache = Lines::zeroed(block * self.heads * pages.len());
+        let mut cache = room(block * self.heads * pages.len());
         Box::new(move |_| {
             for (page, blocks) in pages.clone().zip(cache.bytes_mut().chunks_exact_mut(block * self.heads)) {
                 for (head, block) in blocks.chunks_exact_mut(block).enumerate() {
@@ -180,7 +180,7 @@ impl Case for StoreKv {
 
     /// Of the values as they come back from the cache's memory.
     fn error(&self) -> f64 {
-        let mut block = Lines::zeroed(kv::block_bytes(self.kv, self.d_k, self.d_v));
+        let mut block = room(kv::block_bytes(self.kv, self.d_k, self.d_v));
         let mut difference = Difference::default();
         for token in 0..self.tokens.min(PAGE) {
             self.store(block.bytes_mut(), token, 0);
