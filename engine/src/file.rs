@@ -146,13 +146,21 @@ impl OnDisk {
     }
 }
 
+/// Fills `out` with the bytes of a file from `offset` on.
+///
+/// # Errors
+/// The file cannot be read, or ends early.
 #[cfg(unix)]
-fn read_exact_at(file: &File, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+pub fn read_exact_at(file: &File, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
 }
 
+/// Fills `out` with the bytes of a file from `offset` on.
+///
+/// # Errors
+/// The file cannot be read, or ends early.
 #[cfg(windows)]
-fn read_exact_at(file: &File, mut offset: u64, mut out: &mut [u8]) -> std::io::Result<()> {
+pub fn read_exact_at(file: &File, mut offset: u64, mut out: &mut [u8]) -> std::io::Result<()> {
     while !out.is_empty() {
         match std::os::windows::fs::FileExt::seek_read(file, out, offset)? {
             0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),

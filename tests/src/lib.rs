@@ -8,6 +8,7 @@
 //! | [`golden`] | expected values, from `fixtures/` |
 //! | [`gpu`] | the adapters that GPU tests run on |
 //! | [`http`] | a server of the program's, and a client that can say anything to it |
+//! | [`huggingface`] | a model taken apart into the folder that a converter is given |
 //! | [`models`] | the real models, obtained by the program |
 //! | [`observe`] | the engine asked for logits |
 //! | [`process`] | the program started as a user does, under limits |
@@ -20,6 +21,7 @@ pub mod draft;
 pub mod golden;
 pub mod gpu;
 pub mod http;
+pub mod huggingface;
 pub mod models;
 pub mod observe;
 pub mod process;

@@ -67,6 +67,8 @@ pub enum Command {
     Eval(crate::eval::Arguments),
     /// Write a model in other formats.
     Quantize(crate::quantize::Arguments),
+    /// Write a folder of Hugging Face's as a GGUF file.
+    Convert(crate::convert::Arguments),
     /// Write a model of random weights in the shape of a known one, to measure its size without obtaining it.
     Synth(crate::synth::Arguments),
 }
@@ -95,6 +97,7 @@ impl Command {
             Command::Bench(a) => crate::bench::run(&a),
             Command::Eval(a) => crate::eval::run(&a),
             Command::Quantize(a) => crate::quantize::run(&a),
+            Command::Convert(a) => crate::convert::run(&a),
             Command::Synth(a) => crate::synth::run(&a),
         }
     }

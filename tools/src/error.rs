@@ -94,6 +94,14 @@ pub enum Error {
         /// The first bytes, printable.
         found: String,
     },
+    /// A folder to be converted, or a file of it, holds something else than what is read.
+    #[error("{path} {why}", path = .path.display())]
+    Folder {
+        /// The folder or file.
+        path: PathBuf,
+        /// What was found and expected, a sentence that the path begins.
+        why: String,
+    },
     /// The disk has no room.
     #[error("{what} needs {needed} in {path}, {free} are free", path = .path.display(), needed = bytes(*.needed), free = bytes(*.free))]
     Space {

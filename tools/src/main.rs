@@ -1,7 +1,7 @@
 //! The program `handmill`: what people type, see and keep on disk.
 //!
 //! `cli` lists the subcommands, `commands` carries them out, `bench` measures speed and `eval` quality, `serve` answers
-//! over HTTP, `quantize` and `synth` write models, `make` makes one of another, `store` keeps them, `source` brings them
+//! over HTTP, `quantize`, `convert` and `synth` write models, `make` makes one of another, `store` keeps them, `source` brings them
 //! in, `ui` is what a person sees. Everything about models and time is the engine's; nothing here computes.
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ mod bench;
 mod chat;
 mod cli;
 mod commands;
+mod convert;
 mod error;
 mod eval;
 mod make;

@@ -303,6 +303,15 @@ pub fn byte_symbol(byte: u8) -> char {
     bpe::to_char(byte)
 }
 
+/// The expression by which GPT-2 cuts text, which its heirs name instead of writing it out.
+pub const GPT2_SPLIT: &str = pretokenize::GPT2;
+
+/// The name for `tokenizer.ggml.pre` of the rules that cut a text by these expressions one after the other; with
+/// `whole_words`, a word that is a token is not merged from its bytes. None where there are no such rules.
+pub fn split_rules(expressions: &[&str], whole_words: bool) -> Option<&'static str> {
+    pretokenize::Rules::of_stages(expressions, whole_words).map(|rules| rules.names[0])
+}
+
 /// The byte of a text `<0xNN>`.
 fn byte_of(text: &[u8]) -> Option<u8> {
     let hex = std::str::from_utf8(text).ok()?.strip_prefix("<0x")?.strip_suffix('>')?;

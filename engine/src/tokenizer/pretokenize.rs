@@ -38,14 +38,28 @@ impl Rules {
         TABLE.iter().find(|r| r.names.contains(&name))
     }
 
+    /// The rules that cut by these expressions, as tokenizers publish them.
+    pub(super) fn of_stages(stages: &[&str], whole_words: bool) -> Option<&'static Rules> {
+        let spelled: Vec<String> = stages.iter().map(|stage| spelled_out(stage)).collect();
+        TABLE.iter().find(|row| row.ignore_merges == whole_words && row.stages == spelled)
+    }
+
     /// All names, for messages.
     pub(super) fn known() -> String {
         TABLE.iter().flat_map(|r| r.names).copied().collect::<Vec<_>>().join(", ")
     }
 }
 
+/// An expression with its group of clitics in any case spelled out, as the table has it.
+fn spelled_out(pattern: &str) -> String {
+    const ANY_CASE: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+    const SPELLED: &str = "'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]";
+    let group = |after: &str| format!("(?:{SPELLED}){after}");
+    pattern.replace(&format!("{ANY_CASE}?"), &group("?")).replace(ANY_CASE, SPELLED)
+}
+
 /// GPT-2: English clitics, words, numbers, the rest, white space.
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+pub(super) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// cl100k and its heirs: numbers of three digits, newlines end a piece.
 const CL100K: &str = r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// As cl100k, with single digits.
@@ -227,6 +241,20 @@ mod tests {
         assert_eq!(split("gpt-2", "a  "), ["a", "  "]);
         assert_eq!(split("llama-bpe", "a   b\n  \n  c  "), ["a", "  ", " b", "\n  \n", " ", " c", "  "]);
         assert_eq!(split("llama-bpe", "\u{3000}\u{3000}x"), ["\u{3000}", "\u{3000}x"]);
+    }
+
+    #[test]
+    fn rules_are_found_by_their_expressions() {
+        let llama = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+        let o200k = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+        let name = |stages: &[&str], whole| Rules::of_stages(stages, whole).map(|r| r.names[0]);
+        assert_eq!(name(&[llama], true), Some("llama-bpe"));
+        assert_eq!(name(&[llama], false), Some("dbrx"));
+        assert_eq!(name(&[&llama.replace("{1,3}", "")], false), Some("qwen2"));
+        assert_eq!(name(&[o200k], false), Some("gpt-4o"));
+        assert_eq!(name(&[GPT2], false), Some("gpt-2"));
+        assert_eq!(name(&[r"\p{N}", GPT2], false), Some("smollm"));
+        assert_eq!(name(&["x"], false), None);
     }
 
     #[test]

@@ -95,7 +95,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         ui.say(&line);
     }
     let work = Work { source: file.source(&gguf), infos, planned: &planned, clipped: AtomicU64::new(0) };
-    let job = Job { path: &arguments.output, threads: arguments.threads, ui };
+    let job = Job { path: &arguments.output, threads: arguments.threads, ui, stoppable: true };
     let whole = job.write(head(&gguf, arguments.kind)?, &planned, |tensor, range| work.piece(tensor, range))?;
     file.check_unchanged()?;
     let size = whole.keep()?;

@@ -51,6 +51,8 @@ pub struct Job<'a> {
     pub threads: Option<usize>,
     /// Where progress is shown.
     pub ui: Ui,
+    /// Whether Ctrl-C ends it and removes what was written; false where the process has other things to do then.
+    pub stoppable: bool,
 }
 
 impl Job<'_> {
@@ -68,7 +70,7 @@ impl Job<'_> {
         }
         let total: u64 = tensors.iter().map(|t| t.bytes(t.elements())).sum();
         self.room(total)?;
-        let stop = interrupt()?;
+        let stop = if self.stoppable { interrupt()? } else { Arc::default() };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads.unwrap_or(0)).build();
         let pool = pool.map_err(|e| Error::Usage(format!("threads cannot be started: {e}")))?;
         let file = temporary(folder_of(self.path))?;
@@ -113,6 +115,11 @@ pub struct Whole<'a> {
 }
 
 impl Whole<'_> {
+    /// Where it is written until then.
+    pub fn file(&self) -> &Path {
+        self.file.path()
+    }
+
     /// Gives it its name, in place of an older file. Answers with its size.
     ///
     /// # Errors

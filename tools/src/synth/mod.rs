@@ -71,7 +71,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let (shape, kind) = (arguments.shape, arguments.quant);
     let tensors = weights::tensors(shape, arguments.seed);
     let planned = plan(shape, kind, &tensors);
-    let job = Job { path: &arguments.output, threads: arguments.threads, ui: Ui::stderr() };
+    let job = Job { path: &arguments.output, threads: arguments.threads, ui: Ui::stderr(), stoppable: true };
     let whole = job.write(head::builder(shape, kind)?, &planned, |tensor, range| {
         Ok(encode(&tensors[tensor].values(range), planned[tensor].format))
     })?;
