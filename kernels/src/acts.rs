@@ -198,63 +198,70 @@ fn quantize_tiles<S: Simd, const T: usize, const PLANES: usize>(
         let (chunk, tile) = (unit / layout.tiles(), unit % layout.tiles());
         let (groups, rest) = out.split_at_mut(layout.groups_in(chunk));
         out = rest;
-        for column in (0..T).step_by(PLANES) {
-            let row = x.chunks_exact(layout.k).nth((tile * T + column) / PLANES).unwrap_or(&[]);
-            let row = row.get(chunk * CHUNK * GROUP..).unwrap_or(&[]);
-            let (values, _) = row.as_chunks::<GROUP>();
-            let filled = values.len().min(groups.len());
-            for (group, values) in groups.iter_mut().zip(values) {
-                quantize_group::<S, T, PLANES>(s, values, group, column);
-            }
-            for group in &mut groups[filled..] {
-                group.iter_mut().for_each(|field| field[column..column + PLANES].fill(0));
-            }
+        let mut columns: [&[[f32; GROUP]]; T] = [&[]; T];
+        for (i, values) in columns.iter_mut().enumerate().take(T / PLANES) {
+            let row = x.chunks_exact(layout.k).nth(tile * T / PLANES + i).unwrap_or(&[]);
+            *values = row.get(chunk * CHUNK * GROUP..).unwrap_or(&[]).as_chunks().0;
         }
+        quantize_unit::<S, T, PLANES>(s, &columns, groups);
     }
 }
+
+/// One number for each group and column of bytes of a unit: that of group `g` and column `c` at `g * T + c`. So what
+/// follows from them is computed for sixteen groups at a time.
+type Stats = [[f32; LANES]; CHUNK * TILE / LANES];
 
 /// Both sums of halves go through one reduction, the second times this: they are at most 16 * 127 < 2^11 in magnitude,
 /// and all that is added up stays a whole number below 2^24.
 const SHIFT: f32 = 8192.0;
 
+/// Quantizes a unit. Columns of values come first in `columns`; groups that a column lacks are zeros.
 #[inline(always)]
-fn quantize_group<S: Simd, const T: usize, const PLANES: usize>(
+fn quantize_unit<S: Simd, const T: usize, const PLANES: usize>(
     s: S,
-    x: &[f32; GROUP],
-    out: &mut Group<T>,
-    column: usize,
+    columns: &[&[[f32; GROUP]]; T],
+    out: &mut [Group<T>],
 ) {
-    let largest = if PLANES == 1 { 127.0 } else { LARGEST };
-    let (halves, _) = x.as_chunks::<LANES>();
-    let x = [s.load(&halves[0]), s.load(&halves[1])];
-    let max = s.reduce_max(s.max(s.abs(x[0]), s.abs(x[1])));
-    let inverse = s.splat(if max < TINY { 0.0 } else { largest / max });
-    let rounded = [s.round(s.mul(x[0], inverse)), s.round(s.mul(x[1], inverse))];
-    let scale = |poisoned: bool| match max {
-        _ if poisoned => f32::NAN,
-        max if max < TINY => 0.0,
-        max => max / largest,
-    };
-    if PLANES == 1 {
-        let [low, high] = plane(s, rounded, out, column);
-        finish(scale(low.is_nan()), [low, high], out, column);
-        return;
+    let group = |g: usize, c: usize| columns[c / PLANES].get(g).unwrap_or(&[0.0; GROUP]).as_chunks().0;
+    let mut max: Stats = Default::default();
+    for g in 0..out.len() {
+        for c in (0..T).step_by(PLANES) {
+            let x = group(g, c);
+            let largest = s.reduce_max(s.max(s.abs(s.load(&x[0])), s.abs(s.load(&x[1]))));
+            max.as_flattened_mut()[g * T + c..][..PLANES].fill(largest);
+        }
     }
-    // A NaN stays one in both planes.
-    let step = s.splat((1 << LOW_BITS) as f32);
-    let high = rounded.map(|codes| s.round(s.div(codes, step)));
-    let low = [s.fnma(high[0], step, rounded[0]), s.fnma(high[1], step, rounded[1])];
-    let of_high = plane(s, high, out, column);
-    let of_low = plane(s, low, out, column + 1);
-    let step = (1 << LOW_BITS) as f32;
-    let sums = [step * of_high[0] + of_low[0], step * of_high[1] + of_low[1]];
-    finish(scale(sums[0].is_nan()), sums, out, column);
-    finish(scale(sums[0].is_nan()), sums, out, column + 1);
+    let largest = s.splat(if PLANES == 1 { 127.0 } else { LARGEST });
+    let mut inverse: Stats = Default::default();
+    for (inverse, max) in inverse.iter_mut().zip(&max) {
+        let max = s.load(max);
+        s.store(s.select_lt(max, s.splat(TINY), s.splat(0.0), s.div(largest, max)), inverse);
+    }
+    let mut sums: Stats = Default::default();
+    for (g, out) in out.iter_mut().enumerate() {
+        for c in (0..T).step_by(PLANES) {
+            let (x, at) = (group(g, c), g * T + c);
+            let inverse = s.splat(inverse.as_flattened()[at]);
+            let rounded = [s.round(s.mul(s.load(&x[0]), inverse)), s.round(s.mul(s.load(&x[1]), inverse))];
+            let sums = &mut sums.as_flattened_mut()[at..at + PLANES];
+            if PLANES == 1 {
+                sums[0] = plane(s, rounded, out, c);
+                continue;
+            }
+            // A NaN stays one in both planes.
+            let step = s.splat((1 << LOW_BITS) as f32);
+            let high = rounded.map(|codes| s.round(s.mul(codes, s.splat(1.0 / (1 << LOW_BITS) as f32))));
+            sums[0] = plane(s, high, out, c);
+            sums[1] = plane(s, [s.fnma(high[0], step, rounded[0]), s.fnma(high[1], step, rounded[1])], out, c + 1);
+        }
+    }
+    finish::<S, T, PLANES>(s, &max, &sums, out);
 }
 
-/// Writes a plane's codes and what follows from their sums alone. Returns the sums of its halves, NaN where a code is.
+/// Writes a plane's codes of a group. Returns the sum of its first half plus [`SHIFT`] times that of the second, NaN
+/// where a code is.
 #[inline(always)]
-fn plane<S: Simd, const T: usize>(s: S, rounded: [S::F32; 2], out: &mut Group<T>, column: usize) -> [f32; 2] {
+fn plane<S: Simd, const T: usize>(s: S, rounded: [S::F32; 2], out: &mut Group<T>, column: usize) -> f32 {
     for h in 0..2 {
         let codes = s.max(s.min(rounded[h], s.splat(127.0)), s.splat(-127.0));
         let mut bytes = [0; LANES];
@@ -264,24 +271,58 @@ fn plane<S: Simd, const T: usize>(s: S, rounded: [S::F32; 2], out: &mut Group<T>
         }
     }
     // A NaN of x is still one when rounded, and so is infinity times the inverse of infinity: the sums show them.
-    let sums = s.reduce_add(s.fma(rounded[1], s.splat(SHIFT), rounded[0]));
-    // + 0.0 for the sum of negative zeros.
-    let high = (sums / SHIFT).round_ties_even() + 0.0;
-    let low = sums - high * SHIFT;
-    for (h, sum) in [low, high].into_iter().enumerate() {
-        out[HALF_SUMS + h][column] = sum as i32 * -32;
-    }
-    out[SUM][column] = (low + high) as i32 * -128;
-    out[SUM_8][column] = (low + high) as i32 * -8;
-    [low, high]
+    s.reduce_add(s.fma(rounded[1], s.splat(SHIFT), rounded[0]))
 }
 
-/// Writes the scale, and what follows from it and the sums of the codes' halves.
+/// Writes what follows from the magnitudes and sums of a unit: scales and sums of codes.
 #[inline(always)]
-fn finish<const T: usize>(scale: f32, halves: [f32; 2], out: &mut Group<T>, column: usize) {
-    out[SCALE][column] = scale.to_bits().cast_signed();
-    for h in 0..2 {
-        out[SCALED_HALF_SUMS + h][column] = (scale * halves[h]).to_bits().cast_signed();
+fn finish<S: Simd, const T: usize, const PLANES: usize>(s: S, max: &Stats, sums: &Stats, out: &mut [Group<T>]) {
+    let largest = s.splat(if PLANES == 1 { 127.0 } else { LARGEST });
+    let (zero, nan, finite) = (s.splat(0.0), s.splat(f32::NAN), s.splat(f32::INFINITY));
+    for i in 0..(out.len() * T).div_ceil(LANES) {
+        let (max, sums) = (s.load(&max[i]), s.load(&sums[i]));
+        let scale = s.select_lt(max, s.splat(TINY), zero, s.div(max, largest));
+        let scale = s.select_lt(sums, finite, scale, nan);
+        let sums = s.select_lt(sums, finite, sums, zero);
+        // + 0.0 for the sum of negative zeros.
+        let high = s.add(s.round(s.mul(sums, s.splat(1.0 / SHIFT))), zero);
+        let mut halves = [s.fnma(high, s.splat(SHIFT), sums), high];
+        let mut put = |field: usize, values: [i32; LANES]| {
+            for (out, &values) in out.iter_mut().skip(i * LANES / T).zip(values.as_chunks().0) {
+                out[field] = values;
+            }
+        };
+        let negative = |a| s.i32_array(s.sub_i32(s.splat_i32(0), a));
+        let sum = s.to_i32(s.add(halves[0], halves[1]));
+        put(SUM, negative(s.shl_i32::<7>(sum)));
+        put(SUM_8, negative(s.shl_i32::<3>(sum)));
+        for h in 0..2 {
+            put(HALF_SUMS + h, negative(s.shl_i32::<5>(s.to_i32(halves[h]))));
+        }
+        if PLANES == 2 {
+            halves = halves.map(|sum| joined(s, sum));
+        }
+        put(SCALE, bits(s, scale));
+        put(SCALED_SUM, bits(s, s.mul(scale, s.add(halves[0], halves[1]))));
+        for h in 0..2 {
+            put(SCALED_HALF_SUMS + h, bits(s, s.mul(scale, halves[h])));
+        }
     }
-    out[SCALED_SUM][column] = (scale * (halves[0] + halves[1])).to_bits().cast_signed();
+}
+
+/// What two planes make together, in the lanes of both: whole numbers below 2^24.
+#[inline(always)]
+fn joined<S: Simd>(s: S, planes: S::F32) -> S::F32 {
+    let [of_high, of_low] = [(1 << LOW_BITS) as f32, 1.0];
+    let own: [f32; LANES] = std::array::from_fn(|lane| if lane % 2 == 0 { of_high } else { of_low });
+    let other: [f32; LANES] = std::array::from_fn(|lane| if lane % 2 == 0 { of_low } else { of_high });
+    s.fma(planes, s.load(&own), s.mul(s.swap_pairs(planes), s.load(&other)))
+}
+
+/// The bits of lanes.
+#[inline(always)]
+fn bits<S: Simd>(s: S, x: S::F32) -> [i32; LANES] {
+    let mut lanes = [0.0; LANES];
+    s.store(x, &mut lanes);
+    lanes.map(|x: f32| x.to_bits().cast_signed())
 }
