@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tests::process::{Outcome, binary, handmill};
+use tests::process::{Outcome, handmill};
 use tests::tiny::Model;
 
 /// A model file in a folder that goes when this does.
@@ -203,49 +203,6 @@ fn tokenize_and_score_agree() {
     assert_eq!(alone.lines().count(), 3);
     assert_eq!(score(&["--parallel", "3"]), alone, "neighbours change a result");
     assert_eq!(score(&["--batch", "1", "--threads", "1"]), alone, "chunks change a result");
-}
-
-/// The chat in a terminal made by `script`, fed with what a person types.
-#[cfg(target_os = "linux")]
-fn typed(file: &File, keys: &[u8]) -> String {
-    let command = format!("{} run {} --temp 0 -n 8", binary().display(), file.path().display());
-    let mut script = std::process::Command::new("script");
-    script.args(["-qec", &command, "/dev/null"]).env("HANDMILL_HOME", file.folder.path()).env("TERM", "xterm");
-    script.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
-    let mut child = script.spawn().expect("script, of every Linux");
-    std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), keys).expect("script reads");
-    let output = child.wait_with_output().expect("script ends");
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_chat_on_a_terminal() {
-    let file = chat();
-    let keys = b"/?\r/set parameter top_k 7\r/show parameters\r/set parameter top_p 3\r/what\r\"\"\"one\rtwo\"\"\"\r\
-                 /set system Be brief.\r/show system\r/set verbose\rhello\r/show template\r/show info\r/clear\r/bye\r";
-    let screen = typed(&file, keys);
-    for text in [
-        ">>> ",
-        "/set parameter NAME VALUE",
-        "top_k is 7 now",
-        "top_k              7",
-        "top_p is 3; allowed is 0 to 1",
-        "error: unknown command",
-        "the system message is set",
-        "Be brief.",
-        "eval rate:",
-        "{% for m in messages %}",
-        "runs on   cpu",
-        "the conversation is forgotten",
-    ] {
-        assert!(screen.contains(text), "{text:?} is missing: {screen}");
-    }
-    let history = std::fs::read_to_string(file.folder.path().join("history")).expect("a history");
-    assert!(history.contains("hello") && history.contains("one\\ntwo"), "{history}");
-    // Ctrl-D leaves.
-    assert!(typed(&file, b"hello\r\x04").contains(">>> "));
 }
 
 /// Weights are looked at once after a pull, and at every load where that is asked for.
