@@ -38,19 +38,20 @@ pub trait Block: bytemuck::Pod {
 
 /// A block that we also quantize to.
 pub trait Encode: Block {
-    /// The block whose decoded values come closest to `x` by the format's method. Deterministic;
-    /// values that are not finite give a block of unspecified content.
+    /// The block whose decoded values come closest to `x` by the format's method, where errors of some columns may count
+    /// more than those of others. Deterministic; values that are not finite give a block of unspecified content.
     ///
     /// # Panics
-    /// If `x` is shorter than `LEN`.
-    fn encode(x: &[f32]) -> Self;
+    /// If `x` or the importance of its columns is shorter than `LEN`.
+    fn encode(x: &[f32], importance: Option<&[f32]>) -> Self;
 }
 
 /// Decodes whole blocks: bytes of blocks in, values out. Stops at the end of the shorter one.
 pub type Decoder = fn(&[u8], &mut [f32]);
 
-/// Encodes whole blocks: values in, bytes of blocks out. Stops at the end of the shorter one.
-pub type Encoder = fn(&[f32], &mut [u8]);
+/// Encodes whole blocks: values in, with the importance of each where it is known, bytes of blocks out. Stops at the end of
+/// the shorter one.
+pub type Encoder = fn(&[f32], Option<&[f32]>, &mut [u8]);
 
 /// A multi-byte field of a block: `count` numbers of `width` bytes from byte `at` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,8 +129,8 @@ formats! {
     Q5_1    =  7, "q5_1",      32 in  24, [0: 2 x 2], full Q5_1;
     Q8_0    =  8, "q8_0",      32 in  34, [0: 2 x 1], full Q8_0;
     Q8_1    =  9, "q8_1",      32 in  36, [0: 2 x 2], raw;
-    Q2K     = 10, "q2_k",     256 in  84, [80: 2 x 2], read Q2K;
-    Q3K     = 11, "q3_k",     256 in 110, [108: 2 x 1], read Q3K;
+    Q2K     = 10, "q2_k",     256 in  84, [80: 2 x 2], full Q2K;
+    Q3K     = 11, "q3_k",     256 in 110, [108: 2 x 1], full Q3K;
     Q4K     = 12, "q4_k",     256 in 144, [0: 2 x 2], full Q4K;
     Q5K     = 13, "q5_k",     256 in 176, [0: 2 x 2], full Q5K;
     Q6K     = 14, "q6_k",     256 in 210, [208: 2 x 1], full Q6K;
@@ -138,10 +139,10 @@ formats! {
     IQ2XS   = 17, "iq2_xs",   256 in  74, [0: 2 x 33], read IQ2XS;
     IQ3XXS  = 18, "iq3_xxs",  256 in  98, [0: 2 x 1], read IQ3XXS;
     IQ1S    = 19, "iq1_s",    256 in  50, [0: 2 x 1, 34: 2 x 8], read IQ1S;
-    IQ4NL   = 20, "iq4_nl",    32 in  18, [0: 2 x 1], read IQ4NL;
+    IQ4NL   = 20, "iq4_nl",    32 in  18, [0: 2 x 1], full IQ4NL;
     IQ3S    = 21, "iq3_s",    256 in 110, [0: 2 x 1], read IQ3S;
     IQ2S    = 22, "iq2_s",    256 in  82, [0: 2 x 1], read IQ2S;
-    IQ4XS   = 23, "iq4_xs",   256 in 136, [0: 2 x 2], read IQ4XS;
+    IQ4XS   = 23, "iq4_xs",   256 in 136, [0: 2 x 2], full IQ4XS;
     I8      = 24, "i8",         1 in   1, [], raw;
     I16     = 25, "i16",        1 in   2, [0: 2 x 1], raw;
     I32     = 26, "i32",        1 in   4, [0: 4 x 1], raw;
@@ -149,9 +150,9 @@ formats! {
     F64     = 28, "f64",        1 in   8, [0: 8 x 1], raw;
     IQ1M    = 29, "iq1_m",    256 in  56, [48: 2 x 4], read IQ1M;
     BF16    = 30, "bf16",       1 in   2, [0: 2 x 1], full BF16;
-    TQ1_0   = 34, "tq1_0",    256 in  54, [52: 2 x 1], read TQ1_0;
-    TQ2_0   = 35, "tq2_0",    256 in  66, [64: 2 x 1], read TQ2_0;
-    MXFP4   = 39, "mxfp4",     32 in  17, [], read MXFP4;
+    TQ1_0   = 34, "tq1_0",    256 in  54, [52: 2 x 1], full TQ1_0;
+    TQ2_0   = 35, "tq2_0",    256 in  66, [64: 2 x 1], full TQ2_0;
+    MXFP4   = 39, "mxfp4",     32 in  17, [], full MXFP4;
     NVFP4   = 40, "nvfp4",     64 in  36, [], read NVFP4;
     Q1_0    = 41, "q1_0",     128 in  18, [0: 2 x 1], read Q1_0;
     Q2_0    = 42, "q2_0",      64 in  18, [0: 2 x 1], read Q2_0;
@@ -295,8 +296,9 @@ fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-fn encode_blocks<B: Encode>(values: &[f32], out: &mut [u8]) {
-    for (block, values) in out.chunks_exact_mut(B::BYTES).zip(values.chunks_exact(B::LEN)) {
-        block.copy_from_slice(bytemuck::bytes_of(&B::encode(values)));
+fn encode_blocks<B: Encode>(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    for (i, (block, values)) in out.chunks_exact_mut(B::BYTES).zip(values.chunks_exact(B::LEN)).enumerate() {
+        let importance = importance.map(|w| &w[i * B::LEN..(i + 1) * B::LEN]);
+        block.copy_from_slice(bytemuck::bytes_of(&B::encode(values, importance)));
     }
 }

@@ -69,7 +69,7 @@ fn matrix(random: &mut Random, format: Format, rows: usize, k: usize) -> Matrix 
     let bytes: Vec<u8> = match format.encoder() {
         Some(encode) => {
             let mut bytes = vec![0; rows * row];
-            encode(&values, &mut bytes);
+            encode(&values, None, &mut bytes);
             bytes
         }
         None => raw(random, format, rows * row),

@@ -45,7 +45,9 @@ fn the_same_seed_gives_the_same_file() {
 fn quantize_and_synth_agree() {
     let home = Home::new();
     let float = synth(&home, "f32.gguf", &["--quant", "f32"]);
-    for kind in ["f16", "bf16", "q8_0", "q4_0", "q5_1", "q4_k_m", "q5_k_m", "q6_k"] {
+    for kind in [
+        "f16", "bf16", "q8_0", "q4_0", "q5_1", "q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "iq4_xs", "mxfp4", "tq2_0",
+    ] {
         let direct = synth(&home, "direct.gguf", &["--quant", kind]);
         let out = path(&home, "out.gguf");
         let json = home.run(&["quantize", &float, &out, kind, "--json"]).success();
@@ -127,4 +129,107 @@ fn nothing_is_lost_silently() {
     let meta = Gguf::parse(&found).unwrap();
     assert_eq!(meta.meta().str("general.name").unwrap(), "one");
     assert_eq!(meta.meta().u32("general.file_type").unwrap(), 14);
+}
+
+/// What `quantize` says it made of a tensor.
+fn format_of(json: &Value, name: &str) -> String {
+    let tensors = json["tensors"].as_array().unwrap();
+    tensors.iter().find(|t| t["name"] == name).unwrap()["to"].as_str().unwrap().to_string()
+}
+
+#[test]
+fn formats_by_name_and_settings_in_a_file() {
+    let home = Home::new();
+    let float = synth(&home, "f32.gguf", &["--quant", "f32"]);
+    let out = path(&home, "out.gguf");
+    let wishes = ["--tensor-type", "attn_v=q8_0", "--tensor-type", "blk.0.=iq4_nl", "--json"];
+    let json = home.run(&[&["quantize", &float, &out, "q4_0"], &wishes[..]].concat()).success();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(format_of(&json, "blk.0.attn_v.weight"), "q8_0", "the first that fits counts");
+    assert_eq!(format_of(&json, "blk.0.attn_q.weight"), "iq4_nl");
+    assert_eq!(format_of(&json, "blk.1.attn_q.weight"), "q4_0");
+    for (text, kind) in [
+        (r#"{"precision": "int4", "block_size": 32, "symmetric": false}"#, "q4_1"),
+        (r#"{"precision": "INT8"}"#, "q8_0"),
+        (r#"{"precision": "fp16"}"#, "f16"),
+    ] {
+        let settings = home.file("settings.json", text.as_bytes()).to_str().unwrap().to_string();
+        let json = home.run(&["quantize", &float, &out, "--config", &settings, "--json"]).success();
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["type"], kind, "{text}");
+    }
+    for (text, word) in [
+        (r#"{"precision": "int4", "block_size": 128}"#, "int4 with block_size 32 and symmetric true"),
+        (r#"{"precision": "int4", "group": 32}"#, "group"),
+        ("[", "settings"),
+    ] {
+        let settings = home.file("settings.json", text.as_bytes()).to_str().unwrap().to_string();
+        let error = home.run(&["quantize", &float, &out, "--config", &settings]).failure();
+        assert!(error.contains(word), "{text}: {error}");
+    }
+}
+
+/// Importance is measured, written as a GGUF, read again, and moves the fits; that of another model is refused.
+#[test]
+fn importance_of_columns() {
+    let home = Home::new();
+    let float = synth(&home, "f32.gguf", &["--quant", "f32"]);
+    let text = home.file("text.txt", "A line of a text that repeats.\n".repeat(20).as_bytes());
+    let (measured, out, plain) = (path(&home, "i.gguf"), path(&home, "out.gguf"), path(&home, "plain.gguf"));
+    let text = text.to_str().unwrap();
+    home.run(&["imatrix", &float, text, "-o", &measured, "--ctx", "64", "--chunks", "4"]).success();
+    let found = bytes(&measured);
+    let gguf = Gguf::parse(&found).unwrap();
+    assert_eq!(gguf.meta().str("general.type").unwrap(), "imatrix");
+    assert_eq!(
+        (gguf.meta().u32("imatrix.chunk_count").unwrap(), gguf.meta().u32("imatrix.chunk_size").unwrap()),
+        (4, 64)
+    );
+    let counts = gguf.tensor("blk.0.attn_q.weight.counts").unwrap();
+    assert_eq!(gguf.data(counts), 256f32.to_le_bytes());
+    for kind in ["q4_0", "q4_1", "q4_k", "q3_k", "iq4_nl"] {
+        let weighted = ["quantize", &float, &out, kind, "--imatrix", &measured];
+        home.run(&weighted).success();
+        home.run(&["quantize", &float, &plain, kind]).success();
+        let both = [&out, &plain].map(|p| data(p).into_iter().find(|t| t.0 == "blk.1.ffn_up.weight").unwrap());
+        assert!(both[0].1 == both[1].1 && both[0].2 != both[1].2, "{kind}: importance changes nothing");
+        let weighted = bytes(&out);
+        assert!(Gguf::parse(&weighted).unwrap().meta().u32("quantize.imatrix.entries_count").unwrap() > 0);
+    }
+    let other = one("blk.0.attn_q.weight", 32, Format::F32, &floats(&[1.0; 64]));
+    let other = home.file("other.gguf", &other).to_str().unwrap().to_string();
+    let error = home.run(&["quantize", &other, &out, "q4_0", "--imatrix", &measured]).failure();
+    assert!(error.contains("another model"), "{error}");
+    let error = home.run(&["quantize", &float, &out, "q4_0", "--imatrix", &float]).failure();
+    assert!(error.contains("in_sum2"), "{error}");
+}
+
+#[test]
+fn quality_of_candidates() {
+    let home = Home::new();
+    let float = synth(&home, "f32.gguf", &["--quant", "f32"]);
+    let text = home.file("text.txt", "A line of a text that repeats.\n".repeat(20).as_bytes());
+    let candidates = ["q8_0", "q4_0", "q2_k"].map(|kind| {
+        let out = path(&home, &format!("{kind}.gguf"));
+        home.run(&["quantize", &float, &out, kind]).success();
+        out
+    });
+    let page = path(&home, "page.html");
+    let rest = ["--text", text.to_str().unwrap(), "--ctx", "64", "--chunks", "3", "--generate", "4", "--html", &page];
+    let names: Vec<&str> = [float.as_str()].into_iter().chain(candidates.iter().map(String::as_str)).collect();
+    let json = home.run(&[&["quality"], &names[..], &rest[..], &["--json"]].concat()).success();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let found: Vec<(f64, f64)> = (0..4)
+        .filter_map(|i| json["candidates"].get(i))
+        .map(|c| (c["weight_error"].as_f64().unwrap(), c["kl_divergence"]["mean"].as_f64().unwrap()))
+        .collect();
+    assert!(found.windows(2).all(|w| w[0].0 < w[1].0 && w[0].1 < w[1].1), "fewer bits, more error: {found:?}");
+    let first = &json["candidates"][0];
+    assert!(first["tokens_per_second"]["prompt"].as_f64().unwrap() > 0.0);
+    assert!(first["layers"].as_array().unwrap().len() > 1 && !first["tensors"].as_array().unwrap().is_empty());
+    let page = String::from_utf8(bytes(&page)).unwrap();
+    assert!(page.starts_with("<!doctype html>") && page.contains("blk.0.attn_q.weight"), "{page}");
+    let same = home.run(&[&["quality", &float, &float], &rest[..8], &["--json"]].concat()).success();
+    let same: Value = serde_json::from_str(&same).unwrap();
+    assert_eq!(same["candidates"][0]["weight_error"], 0.0);
+    assert_eq!(same["candidates"][0]["kl_divergence"]["max"], 0.0);
 }

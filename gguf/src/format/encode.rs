@@ -1,11 +1,14 @@
 //! Quantization: from f32 to blocks. Nothing here is needed to run a model.
 //!
 //! [`float`] rounds to nearest; [`legacy`] has the well-known one-pass methods, whose output equals
-//! that of other tools byte for byte; [`kquant`] searches.
+//! that of other tools byte for byte where the importance of columns is not known; [`kquant`] and [`scaled`]
+//! search with what [`search`] has.
 
 mod float;
 mod kquant;
 mod legacy;
+mod scaled;
+mod search;
 
 /// A binary16 field, rounded to nearest; finite for every finite number.
 fn f16(x: f32) -> [u8; 2] {

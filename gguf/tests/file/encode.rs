@@ -14,7 +14,7 @@ fn decode(format: Format, blocks: &[u8]) -> Vec<f32> {
 
 fn encode(format: Format, values: &[f32]) -> Vec<u8> {
     let mut blocks = vec![0; values.len() / format.block_len() * format.block_bytes()];
-    format.encoder().unwrap()(values, &mut blocks);
+    format.encoder().unwrap()(values, None, &mut blocks);
     blocks
 }
 
@@ -49,7 +49,18 @@ fn one_pass_formats_equal_the_reference_byte_for_byte() {
 fn searched_formats_are_closer_than_the_reference() {
     let original = decode(Format::F32, &fixture("f32.bin"));
     // The limits are what the search reaches on this matrix, plus 0.002.
-    for (format, limit) in [(Format::Q4K, 0.989), (Format::Q5K, 0.963), (Format::Q6K, 0.960)] {
+    for (format, limit) in [
+        (Format::Q2K, 1.0),
+        (Format::Q3K, 1.0),
+        (Format::Q4K, 0.989),
+        (Format::Q5K, 0.963),
+        (Format::Q6K, 0.960),
+        (Format::IQ4NL, 1.0),
+        (Format::IQ4XS, 1.0),
+        (Format::MXFP4, 1.0),
+        (Format::TQ1_0, 1.0),
+        (Format::TQ2_0, 1.0),
+    ] {
         let ours = decode(format, &encode(format, &original));
         let theirs = decode(format, &fixture(&format!("{format}.bin")));
         for weighted in [false, true] {
@@ -91,11 +102,19 @@ fn zeros_stay_zeros() {
 #[test]
 fn a_constant_survives() {
     for format in encoded_formats() {
+        // Half a step between neighbours where the scale is coarse, and numbers beyond its range.
+        let (coarse, small) = match format {
+            Format::MXFP4 => (0.25, false),
+            _ => (0.0, false),
+        };
         // Not below 0.25, where the scales of K-quants become subnormal in binary16.
         for value in [1.0f32, -1.0, 0.25, -3000.0] {
             let y = decode(format, &encode(format, &[value; 256]));
             // Half a step of binary16 in the scale, and in K-quants one more in the smaller scales; half a step of bfloat16.
-            let limit = if format == Format::BF16 { 1.0 / 256.0 } else { 2.0 / 1024.0 };
+            let limit = if format == Format::BF16 { 1.0 / 256.0 } else { 2.0f32 / 1024.0 }.max(coarse);
+            if small && value < -60.0 {
+                continue;
+            }
             let worst = y.iter().map(|y| (y - value).abs() / value.abs()).fold(0.0, f32::max);
             assert!(worst < limit, "{format} {value}: {worst}");
         }
@@ -120,6 +139,10 @@ proptest! {
         let largest = x.iter().fold(0f32, |m, v| m.max(v.abs()));
         for format in encoded_formats() {
             let share = match format {
+                Format::TQ1_0 | Format::TQ2_0 => 1.0 / 2.0,
+                Format::Q2K => 1.0 / 4.0,
+                Format::Q3K | Format::MXFP4 => 1.0 / 6.0,
+                Format::IQ4NL | Format::IQ4XS => 1.0 / 12.0,
                 Format::Q4_0 => 1.0 / 16.0,
                 Format::Q5_0 => 1.0 / 32.0,
                 Format::Q4_1 | Format::Q4K => 1.0 / 22.0,
@@ -152,5 +175,32 @@ proptest! {
             let both = encode(format, &[&x[..], &y[..]].concat());
             prop_assert_eq!(both, [encode(format, &x), encode(format, &y)].concat(), "{}", format);
         }
+    }
+}
+
+/// Errors of columns that matter grow less than those of others shrink.
+#[test]
+fn importance_moves_the_error() {
+    let original = decode(Format::F32, &fixture("f32.bin"));
+    let importance: Vec<f32> = (0..original.len()).map(|i| if i % 4 == 0 { 20.0 } else { 0.1 }).collect();
+    let error = |y: &[f32]| {
+        let of_column = |i: usize| f64::from(importance[i]) * f64::from(original[i] - y[i]).powi(2);
+        (0..y.len()).map(of_column).sum::<f64>()
+    };
+    for format in encoded_formats().into_iter().filter(|f| f.block_len() > 1 && *f != Format::Q8_0) {
+        let mut blocks = encode(format, &original);
+        let before = error(&decode(format, &blocks));
+        format.encoder().unwrap()(&original, Some(&importance), &mut blocks);
+        let after = error(&decode(format, &blocks));
+        assert!(after < before, "{format}: {after} where it was {before}");
+    }
+}
+
+/// Ternary weights, which BitNet's are, come back as they were.
+#[test]
+fn ternary_weights_are_exact() {
+    let x: Vec<f32> = (0..512).map(|i| [0.0, 0.375, -0.375, 0.375, 0.0][i * 7 % 5]).collect();
+    for format in [Format::TQ1_0, Format::TQ2_0] {
+        assert_eq!(decode(format, &encode(format, &x)), x, "{format}");
     }
 }

@@ -48,7 +48,8 @@ fn sizes_are_those_of_files() {
 #[test]
 fn decoders_give_the_reference_bit_for_bit() {
     let tensors = expected("tensor_sha256");
-    let decoded: Vec<Format> = Format::ALL.iter().copied().filter(|f| f.decoder().is_some()).collect();
+    // What is this project's own has no reference.
+    let decoded: Vec<Format> = Format::ALL.iter().copied().filter(|f| f.decoder().is_some() && f.id() < OWN).collect();
     assert_eq!(decoded.len(), tensors.len());
     for format in decoded {
         let bytes = fixture(&format!("{format}.bin"));

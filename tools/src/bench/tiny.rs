@@ -73,7 +73,7 @@ fn blocks(n: usize, format: Format, seed: u64) -> Vec<u8> {
         }
         _ => {
             let mut out = vec![0; format.row_bytes(n as u64).expect("whole blocks") as usize];
-            format.encoder().expect("a format that can be written")(&values(0.1, 0.0), &mut out);
+            format.encoder().expect("a format that can be written")(&values(0.1, 0.0), None, &mut out);
             out
         }
     }

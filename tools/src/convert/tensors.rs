@@ -10,6 +10,7 @@ use super::weights::{Stored, Weights};
 use crate::error::{Error, Result};
 use crate::quantize::recipe::{self, Facts, Tensor};
 use crate::quantize::types::FileType;
+use crate::quantize::wishes::Wishes;
 use crate::quantize::write::{Planned, encode};
 use crate::ui::format::printable;
 
@@ -107,7 +108,7 @@ impl Plan {
             let text = format!("tensor {}, number {at} is {}: expected finite numbers", planned.name, values[i]);
             return Err(Error::Usage(text));
         }
-        Ok(encode(&values, planned.format))
+        Ok(encode(&values, None, planned.format))
     }
 }
 
@@ -192,9 +193,9 @@ fn formats(found: &[(String, Vec<u64>, Origin)], config: &Config, kind: &FileTyp
     let facts = Facts {
         layers: config.count("num_hidden_layers")? as usize,
         experts: 0,
-        grouped: config.opt_count("num_key_value_heads")?.is_some_and(|kv| Some(kv) != heads),
+        shared: config.opt_count("num_key_value_heads")?.and_then(|kv| heads?.checked_div(kv)).unwrap_or(1) as usize,
     };
-    let choices = recipe::choose(kind, &tensors, facts, false);
+    let choices = recipe::choose(kind, &tensors, facts, &Wishes::default());
     let planned = |((name, dims, _), choice): (&(String, Vec<u64>, Origin), Option<recipe::Choice>)| Planned {
         name: name.clone(),
         dims: dims.clone(),

@@ -4,12 +4,16 @@
 //! | --- | --- |
 //! | [`types`] | THE list of file types |
 //! | [`recipe`] | which format each tensor gets |
+//! | [`wishes`] | what a person asks for beside a type |
+//! | [`importance`] | which columns matter more than others |
 //! | [`write`] | pieces made on all cores, a file that is whole or not there |
 
+pub mod importance;
 pub mod recipe;
 #[cfg(test)]
 mod tests;
 pub mod types;
+pub mod wishes;
 pub mod write;
 
 use std::collections::BTreeMap;
@@ -26,8 +30,10 @@ use serde_json::json;
 use crate::error::{Error, Result};
 use crate::ui::format::{bytes, printable};
 use crate::ui::{Ui, print};
+use importance::Importance;
 use recipe::{Choice, Facts, Tensor};
 use types::FileType;
+use wishes::{ByName, Wishes};
 use write::{Job, Planned, encode};
 
 const EXAMPLES: &str = "\
@@ -35,10 +41,14 @@ Examples:
   handmill quantize model-f16.gguf model-q4_k_m.gguf q4_k_m
   handmill quantize smollm2 smollm2-q8_0.gguf q8_0
   handmill quantize a.gguf b.gguf q4_0 --pure      every matrix in Q4_0, the output matrix too
+  handmill quantize a.gguf b.gguf q3_k_m --imatrix a.imatrix.gguf --tensor-type attn_v=q8_0 --tensor-type ffn_down=q5_k
+  echo '{\"precision\": \"int4\", \"block_size\": 32, \"symmetric\": false}' > settings.json
+  handmill quantize a.gguf b.gguf --config settings.json
 
 Types are those of llama.cpp's llama-quantize and mean the same mixtures: beside q4_0, q4_k and the like the output
 matrix (or the embedding that serves as one) has Q6_K; q4_k_m and q5_k_m also give more bits to values and ffn_down in
-half of the layers, q4_k_s in the first ones. Norms, biases and other small tensors stay as they are, and so do all
+half of the layers, q4_k_s in the first ones, and those of 2 and 3 bits have mixtures of their own. mxfp4_moe gives MXFP4
+to matrices of experts and Q8_0 to others. Norms, biases and other small tensors stay as they are, and so do all
 metadata. Where a row is no whole number of blocks, a tensor gets the next better format with smaller blocks, and the
 command says so.";
 
@@ -52,12 +62,22 @@ pub struct Arguments {
     /// The file to write; it is replaced when the new one is whole
     #[arg(value_name = "OUT")]
     output: PathBuf,
-    /// What to quantize to: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q4_k_s, q4_k_m, q5_k, q5_k_s, q5_k_m, q6_k
-    #[arg(value_name = "TYPE", value_parser = FileType::parse)]
-    kind: &'static FileType,
+    /// What to quantize to: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q2_k_s, q3_k_s, q3_k_m, q3_k_l, q4_k_s,
+    /// q4_k_m, q5_k_s, q5_k_m, q6_k, iq4_nl, iq4_xs, mxfp4, mxfp4_moe, tq1_0, tq2_0
+    #[arg(value_name = "TYPE", value_parser = FileType::parse, required_unless_present = "config")]
+    kind: Option<&'static FileType>,
+    /// A file of settings in place of a type: {"precision": "int4", "block_size": 32, "symmetric": true}
+    #[arg(long, value_name = "FILE", conflicts_with = "kind")]
+    config: Option<PathBuf>,
     /// Give every matrix the type's own format
     #[arg(long)]
     pure: bool,
+    /// Another format for the matrices whose names an expression finds; may be given several times, the first that fits counts
+    #[arg(long = "tensor-type", value_name = "REGEX=TYPE", value_parser = ByName::parse)]
+    by_name: Vec<ByName>,
+    /// Weigh errors by the importance of columns: a file of `handmill imatrix` or llama-imatrix, in GGUF
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
     /// Worker threads [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -67,8 +87,17 @@ pub struct Arguments {
 }
 
 /// Keys that say how a file was quantized or cut; the new file has its own, or none.
-const REPLACED: [&str; 5] =
-    ["general.file_type", "general.quantization_version", "split.no", "split.count", "split.tensors.count"];
+const REPLACED: [&str; 9] = [
+    "general.file_type",
+    "general.quantization_version",
+    "split.no",
+    "split.count",
+    "split.tensors.count",
+    "quantize.imatrix.file",
+    "quantize.imatrix.dataset",
+    "quantize.imatrix.entries_count",
+    "quantize.imatrix.chunks_count",
+];
 
 /// The version of the formats that `general.quantization_version` names.
 pub const QUANTIZATION_VERSION: u32 = 2;
@@ -79,12 +108,23 @@ pub const QUANTIZATION_VERSION: u32 = 2;
 /// The model cannot be found or read, has a tensor that cannot be decoded, or the file cannot be written.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let ui = Ui::stderr();
+    let kind = match (&arguments.config, arguments.kind) {
+        (Some(path), _) => wishes::of_settings(path)?,
+        (None, Some(kind)) => kind,
+        (None, None) => return Err(Error::Usage("a type or --config is needed".into())),
+    };
+    let importance = arguments.imatrix.as_deref().map(Importance::read).transpose()?;
+    let by_name = arguments.by_name.clone();
+    let wishes = Wishes { pure: arguments.pure, weighted: importance.is_some(), by_name };
     let file = ModelFile::open(&crate::commands::find(&arguments.input, ui)?)?;
     let gguf = file.parse()?;
     let infos = gguf.tensors();
     let tensors: Vec<Tensor> = infos.iter().map(|t| Tensor { name: &t.name, dims: t.shape.dims() }).collect();
-    let choices = recipe::choose(arguments.kind, &tensors, Facts::of(gguf.meta()), arguments.pure);
+    let choices = recipe::choose(kind, &tensors, Facts::of(gguf.meta()), &wishes);
     check(infos, &choices)?;
+    if let Some(importance) = &importance {
+        infos.iter().try_for_each(|t| importance.check(t))?;
+    }
     let plan = |(t, c): (&TensorInfo, &Option<Choice>)| Planned {
         name: t.name.clone(),
         dims: t.shape.dims().to_vec(),
@@ -94,16 +134,19 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     for line in notes(infos, &choices) {
         ui.say(&line);
     }
-    let work = Work { source: file.source(&gguf), infos, planned: &planned, clipped: AtomicU64::new(0) };
+    let mut head = head(&gguf, kind)?;
+    importance.as_ref().map_or(Ok(()), |i| i.keys(&mut head))?;
+    let clipped = AtomicU64::new(0);
+    let work = Work { source: file.source(&gguf), infos, planned: &planned, importance, clipped };
     let job = Job { path: &arguments.output, threads: arguments.threads, ui, stoppable: true };
-    let whole = job.write(head(&gguf, arguments.kind)?, &planned, |tensor, range| work.piece(tensor, range))?;
+    let whole = job.write(head, &planned, |tensor, range| work.piece(tensor, range))?;
     file.check_unchanged()?;
     let size = whole.keep()?;
     let clipped = work.clipped.into_inner();
     if clipped > 0 {
         ui.say(&format!("{clipped} numbers are beyond the range of f16 and became its largest"));
     }
-    let done = Done { path: &arguments.output, kind: arguments.kind, size, read: file.size(), clipped };
+    let done = Done { path: &arguments.output, kind, size, read: file.size(), clipped };
     print(&if arguments.json { done.json(infos, &choices, &planned) } else { done.text(&planned) })
 }
 
@@ -175,6 +218,7 @@ struct Work<'a> {
     source: FileSource<'a>,
     infos: &'a [TensorInfo],
     planned: &'a [Planned],
+    importance: Option<Importance>,
     /// Numbers that f16 cannot hold.
     clipped: AtomicU64,
 }
@@ -198,7 +242,8 @@ impl Work<'_> {
             let beyond = values.iter().filter(|v| v.abs() >= 65_520.0).count();
             self.clipped.fetch_add(beyond as u64, Ordering::Relaxed);
         }
-        Ok(encode(&values, format))
+        let importance = self.importance.as_ref().and_then(|i| i.of(info, range));
+        Ok(encode(&values, importance.as_deref(), format))
     }
 }
 

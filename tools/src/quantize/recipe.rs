@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use gguf::{Format, Meta};
 
 use super::types::{Better, FileType};
+use super::wishes::Wishes;
 
 /// A tensor as the rules see it.
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +24,8 @@ pub struct Facts {
     pub layers: usize,
     /// Experts of a mixture; 0 or 1 where it is none.
     pub experts: usize,
-    /// Whether several query heads share a head of keys.
-    pub grouped: bool,
+    /// Query heads that share a head of keys.
+    pub shared: usize,
 }
 
 impl Facts {
@@ -33,8 +34,8 @@ impl Facts {
         let arch = meta.opt_str("general.architecture").ok().flatten().unwrap_or_default();
         let count = |key: &str| meta.opt_u32(&format!("{arch}.{key}")).ok().flatten().unwrap_or(0) as usize;
         let heads = count("attention.head_count");
-        let grouped = ![0, heads].contains(&count("attention.head_count_kv"));
-        Facts { layers: count("block_count"), experts: count("expert_count"), grouped }
+        let shared = heads.checked_div(count("attention.head_count_kv")).unwrap_or(1);
+        Facts { layers: count("block_count"), experts: count("expert_count"), shared }
     }
 }
 
@@ -103,19 +104,20 @@ const LARGE_TIME_MIX: [&str; 5] = [
     "time_mix_output.weight",
 ];
 
-/// The format of each tensor; none for those that stay as they are. `pure` gives every matrix the type's own format.
-pub fn choose(kind: &FileType, tensors: &[Tensor], facts: Facts, pure: bool) -> Vec<Option<Choice>> {
-    let Some((base, better)) = kind.recipe else { return vec![None; tensors.len()] };
+/// The format of each tensor; none for those that stay as they are.
+pub fn choose(kind: &FileType, tensors: &[Tensor], facts: Facts, wishes: &Wishes) -> Vec<Option<Choice>> {
+    let (base, better, weighted) = (kind.format, kind.better, wishes.weighted);
     let tied = !tensors.iter().any(|t| t.name == "output.weight");
     let values: BTreeSet<usize> =
         tensors.iter().filter(|t| kind_of(t.name) == Kind::Value).map(|t| layer(t.name)).collect();
-    let rules = Rules { base, better, facts, tied, values };
+    let rules = Rules { base, better, facts, tied, values, weighted };
     let one = |t: &Tensor| {
         if !is_matrix(t) {
             return None;
         }
         let float = matches!(base, Format::F32 | Format::F16 | Format::BF16);
-        let wanted = if pure || float { base } else { rules.wanted(t) };
+        let by_rule = || if wishes.pure || float { base } else { rules.wanted(t) };
+        let wanted = wishes.of(t.name).unwrap_or_else(by_rule);
         Some(Choice { format: fitting(wanted, t.dims[0]), wanted })
     };
     tensors.iter().map(one).collect()
@@ -145,6 +147,8 @@ struct Rules {
     better: Better,
     facts: Facts,
     tied: bool,
+    /// Whether the importance of columns is known.
+    weighted: bool,
     /// Layers that have values.
     values: BTreeSet<usize>,
 }
@@ -156,9 +160,17 @@ impl Rules {
         let eight = self.facts.experts == 8;
         match kind {
             _ if kind == Kind::Output || (kind == Kind::Embedding && self.tied) => self.output(t.dims[0]),
+            _ if self.better == Better::Experts => {
+                if t.dims.get(2).is_some_and(|&n| n > 1) {
+                    self.base
+                } else {
+                    Format::Q8_0
+                }
+            }
+            Kind::Embedding if self.better == Better::Ternary => Format::Q4K,
             // Beside eight experts these are small.
             Kind::Value | Kind::Key if eight => Format::Q8_0,
-            Kind::AttentionOutput if eight && self.base == Format::Q4K => Format::Q5K,
+            Kind::AttentionOutput => self.attention_output(eight),
             Kind::Value => self.value(self.values.range(..layer(t.name)).count(), self.values.len()),
             Kind::Down => self.down(layer(t.name), self.facts.layers),
             _ => self.base,
@@ -167,17 +179,23 @@ impl Rules {
 
     fn output(&self, k: u64) -> Format {
         let whole = k.is_multiple_of(self.base.block_len() as u64);
-        if self.better == Better::Nothing || !whole { Format::Q8_0 } else { Format::Q6K }
+        if matches!(self.better, Better::Nothing | Better::Experts) || !whole { Format::Q8_0 } else { Format::Q6K }
     }
 
     fn value(&self, i: usize, n: usize) -> Format {
         let format = match self.better {
             Better::Third if more_bits(i, n) => Format::Q6K,
             Better::First if i < 4 => Format::Q5K,
+            Better::Two if self.facts.shared < 4 => Format::Q3K,
+            Better::Two => Format::Q4K,
+            Better::TwoFirst if self.facts.shared >= 4 => Format::Q4K,
+            Better::Three if i >= 2 => Format::Q4K,
+            Better::Three | Better::ThreeLarge => Format::Q5K,
+            Better::Table if self.facts.shared >= 4 => Format::Q5K,
             _ => self.base,
         };
         // Models of this depth share each head of values among eight, so that better ones cost little.
-        let shared = self.facts.layers == 80 && self.facts.grouped;
+        let shared = self.facts.layers == 80 && self.facts.shared > 1;
         if shared && format == Format::Q4K { Format::Q5K } else { format }
     }
 
@@ -185,6 +203,31 @@ impl Rules {
         match self.better {
             Better::Third if more_bits(i, n) => Format::Q6K,
             Better::First if i < n / 8 => Format::Q5K,
+            Better::Two => Format::Q3K,
+            Better::TwoFirst if i < n / 8 => Format::Q4K,
+            Better::Three if i >= n / 16 => Format::Q4K,
+            Better::Three | Better::ThreeLarge => Format::Q5K,
+            Better::Table if i < n / 8 && !self.weighted => Format::Q5K,
+            // Weighted fits of these can go astray in the first layers.
+            Better::Output if i < n / 8 && self.weighted && self.base == Format::Q4_0 => Format::Q4_1,
+            Better::Output if i < n / 8 && self.weighted && self.base == Format::Q5_0 => Format::Q5_1,
+            _ => self.base,
+        }
+    }
+
+    fn attention_output(&self, eight_experts: bool) -> Format {
+        let small = match self.base {
+            Format::Q4K | Format::IQ4NL | Format::IQ4XS => true,
+            Format::Q2K => self.better == Better::Two,
+            Format::Q3K => self.better != Better::ThreeLarge,
+            _ => false,
+        };
+        match self.better {
+            _ if eight_experts && small => Format::Q5K,
+            _ if eight_experts => self.base,
+            Better::Two => Format::Q3K,
+            Better::Three => Format::Q4K,
+            Better::ThreeLarge => Format::Q5K,
             _ => self.base,
         }
     }
@@ -202,6 +245,8 @@ fn fitting(format: Format, k: u64) -> Format {
         Format::Q4K => Format::Q5_0,
         Format::Q5K => Format::Q5_1,
         Format::Q6K => Format::Q8_0,
+        Format::IQ4XS => Format::IQ4NL,
+        Format::Q2K | Format::Q3K | Format::TQ1_0 | Format::TQ2_0 => Format::Q4_0,
         _ => Format::F16,
     };
     [format, second].into_iter().find(|&f| whole(f)).unwrap_or(Format::F16)

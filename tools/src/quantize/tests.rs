@@ -4,6 +4,7 @@ use gguf::Format;
 
 use super::recipe::{Facts, Tensor, choose};
 use super::types::{ALL, FileType};
+use super::wishes::Wishes;
 
 /// Names and dimensions of a model of Gemma's or Llama's layout with heads as wide as `heads`.
 fn layout(layers: usize, width: u64, [heads, kv, ff, vocab]: [u64; 4], tied: bool) -> Vec<(String, Vec<u64>)> {
@@ -28,12 +29,12 @@ fn layout(layers: usize, width: u64, [heads, kv, ff, vocab]: [u64; 4], tied: boo
 /// The format of each tensor, by name.
 fn formats(kind: &str, all: &[(String, Vec<u64>)], facts: Facts, pure: bool) -> Vec<(String, Option<Format>)> {
     let tensors: Vec<Tensor> = all.iter().map(|(name, dims)| Tensor { name, dims }).collect();
-    let choices = choose(FileType::parse(kind).unwrap(), &tensors, facts, pure);
+    let choices = choose(FileType::parse(kind).unwrap(), &tensors, facts, &Wishes { pure, ..Wishes::default() });
     all.iter().zip(choices).map(|((name, _), choice)| (name.clone(), choice.map(|c| c.format))).collect()
 }
 
 fn facts(layers: usize) -> Facts {
-    Facts { layers, experts: 0, grouped: true }
+    Facts { layers, experts: 0, shared: 4 }
 }
 
 /// Layers in which the tensor of this name has the format.
@@ -110,11 +111,9 @@ fn special_cases() {
 fn names_and_numbers() {
     for (i, t) in ALL.iter().enumerate() {
         assert!(!ALL[..i].iter().any(|before| before.name == t.name), "{}", t.name);
-        if let Some((format, _)) = t.recipe {
-            assert!(format.encoder().is_some(), "{}", t.name);
-            assert_eq!(FileType::parse(&t.name.to_uppercase()).unwrap().id, t.id);
-        }
+        assert!(t.format.encoder().is_some(), "{}", t.name);
+        assert_eq!(FileType::parse(&t.name.to_uppercase()).unwrap().id, t.id);
     }
     assert_eq!((FileType::words(15), FileType::words(14)), (Some("Q4_K - Medium"), Some("Q4_K - Small")));
-    assert!(FileType::parse("q2_k").unwrap_err().contains("q4_k_m"), "names what is allowed");
+    assert!(FileType::parse("q2_m").unwrap_err().contains("q4_k_m"), "names what is allowed");
 }

@@ -149,12 +149,12 @@ fn pieces(tensors: &[Planned]) -> Vec<(usize, Range<u64>)> {
     tensors.iter().enumerate().flat_map(cut).collect()
 }
 
-/// Numbers as blocks of a format.
+/// Numbers, with the importance of each where it is known, as blocks of a format.
 ///
 /// # Panics
 /// If there is no encoder: recipes choose only formats that have one.
-pub fn encode(values: &[f32], format: Format) -> Vec<u8> {
+pub fn encode(values: &[f32], importance: Option<&[f32]>, format: Format) -> Vec<u8> {
     let mut blocks = vec![0; values.len() / format.block_len() * format.block_bytes()];
-    format.encoder().expect("a format that can be written")(values, &mut blocks);
+    format.encoder().expect("a format that can be written")(values, importance, &mut blocks);
     blocks
 }

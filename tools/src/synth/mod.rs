@@ -24,6 +24,7 @@ use crate::error::Result;
 use crate::quantize::mixture;
 use crate::quantize::recipe::{self, Facts};
 use crate::quantize::types::FileType;
+use crate::quantize::wishes::Wishes;
 use crate::quantize::write::{Job, Planned, encode};
 use crate::ui::format::{bytes, printable};
 use crate::ui::{Ui, print};
@@ -73,7 +74,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let planned = plan(shape, kind, &tensors);
     let job = Job { path: &arguments.output, threads: arguments.threads, ui: Ui::stderr(), stoppable: true };
     let whole = job.write(head::builder(shape, kind)?, &planned, |tensor, range| {
-        Ok(encode(&tensors[tensor].values(range), planned[tensor].format))
+        Ok(encode(&tensors[tensor].values(range), None, planned[tensor].format))
     })?;
     let size = whole.keep()?;
     let params: u64 = tensors.iter().map(|t| t.dims.iter().product::<u64>()).sum();
@@ -91,9 +92,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// The formats of all tensors: vectors stay f32.
 fn plan(shape: &Shape, kind: &FileType, tensors: &[weights::Tensor]) -> Vec<Planned> {
     let [heads, kv, _] = shape.heads;
-    let facts = Facts { layers: shape.layers as usize, experts: 0, grouped: heads != kv };
+    let facts = Facts { layers: shape.layers as usize, experts: 0, shared: (heads / kv.max(1)) as usize };
     let seen: Vec<_> = tensors.iter().map(|t| recipe::Tensor { name: &t.name, dims: &t.dims }).collect();
-    let choices = recipe::choose(kind, &seen, facts, false);
+    let choices = recipe::choose(kind, &seen, facts, &Wishes::default());
     let one = |(t, c): (&weights::Tensor, Option<recipe::Choice>)| Planned {
         name: t.name.clone(),
         dims: t.dims.clone(),
