@@ -37,6 +37,8 @@ pub struct Batch {
     runs: Vec<Run>,
     pages: Vec<u32>,
     outputs: Vec<u32>,
+    /// Strengths of the adapters, those of a token after the other's.
+    strengths: Vec<f32>,
 }
 
 impl Batch {
@@ -49,6 +51,7 @@ impl Batch {
             runs: Vec::with_capacity(tokens),
             pages: Vec::with_capacity(pages),
             outputs: Vec::with_capacity(tokens),
+            strengths: Vec::new(),
         }
     }
 
@@ -60,6 +63,7 @@ impl Batch {
         self.runs.clear();
         self.pages.clear();
         self.outputs.clear();
+        self.strengths.clear();
     }
 
     /// Adds the next tokens of a sequence, which has `start` tokens in the cache and owns `pages`, enough for all.
@@ -80,6 +84,18 @@ impl Batch {
             i += n;
         }
         self.segments.push(Segment { tokens: first..first + tokens.len(), start, pages: table });
+    }
+
+    /// Says how strong each adapter is for the sequence that was added last.
+    pub fn adapt(&mut self, strengths: &[f32]) {
+        let tokens = self.segments.last().map_or(0, |s| s.tokens.len());
+        self.strengths.extend(std::iter::repeat_n(strengths, tokens).flatten());
+    }
+
+    /// How strong an adapter is for a token; 0 where nothing was said.
+    pub fn strength(&self, token: usize, adapter: usize) -> f32 {
+        let each = self.strengths.len().checked_div(self.tokens.len()).unwrap_or(0);
+        self.strengths.get(token * each + adapter).copied().unwrap_or(0.0)
     }
 
     /// Token ids.

@@ -3,6 +3,7 @@
 //! One thread owns the scheduler and the backend; everything else talks to it over a channel. No lock is held while
 //! a step runs, and an idle engine sleeps.
 
+use crate::adapter::{self, Adapted, Adapter};
 use crate::backend::cpu::{CpuBackend, CpuOptions};
 #[cfg(feature = "gpu")]
 use crate::backend::gpu::{self, GpuBackend, GpuOptions};
@@ -12,6 +13,7 @@ use crate::file::ModelFile;
 use crate::graph::{Builder, Graph};
 use crate::kv::PAGE;
 use crate::plan::{self, Plan, Precision};
+use crate::probe::Probe;
 use crate::request::{Event, Request, Sink};
 use crate::scheduler::{self, Scheduler};
 use crate::source::Source;
@@ -57,6 +59,10 @@ pub struct Options {
     pub kv_tokens: Option<usize>,
     /// Bytes of memory that the model may take, where the caller knows.
     pub memory: Option<u64>,
+    /// Low-rank adapters.
+    pub adapters: Vec<Adapter>,
+    /// Sees what products are fed; on the processor only.
+    pub probe: Option<Probe>,
     /// Refuse weights that are NaN or infinite. Costs a pass over them.
     pub check_tensors: bool,
     /// Record what each worker writes and fail where two meet. For tests: slow.
@@ -77,6 +83,8 @@ impl Default for Options {
             embeddings: false,
             kv_tokens: None,
             memory: None,
+            adapters: Vec::new(),
+            probe: None,
             check_tensors: false,
             check_workers: false,
         }
@@ -243,6 +251,7 @@ fn load_backend(
         ctx: limits.ctx,
         check_tensors: options.check_tensors,
         check_workers: options.check_workers,
+        probe: options.probe.clone(),
     };
     Ok(Box::new(CpuBackend::load(plan, source, &cpu, progress)?))
 }
@@ -316,10 +325,26 @@ impl Engine {
     pub fn open(path: &Path, options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Engine> {
         let file = ModelFile::open(path)?;
         let gguf = file.parse()?;
-        let source = file.source(&gguf);
-        let blueprint = Blueprint::new(&gguf, &source, options)?;
-        let engine = Engine::load(blueprint, &source, progress)?;
+        let engine = Engine::with_adapters(&gguf, &file.source(&gguf), options, progress)?;
         file.check_unchanged()?;
+        Ok(engine)
+    }
+
+    fn with_adapters(
+        gguf: &Gguf,
+        source: &dyn Source,
+        options: &Options,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Engine> {
+        if options.adapters.is_empty() {
+            return Engine::load(Blueprint::new(gguf, source, options)?, source, progress);
+        }
+        let files = adapter::open(&options.adapters)?;
+        let parsed = files.iter().map(ModelFile::parse).collect::<Result<Vec<_>>>()?;
+        let arch = gguf.meta().str("general.architecture")?;
+        let adapted = Adapted::new(source, arch, &files, &parsed, &options.adapters)?;
+        let engine = Engine::load(Blueprint::new(gguf, &adapted, options)?, &adapted, progress)?;
+        files.iter().try_for_each(ModelFile::check_unchanged)?;
         Ok(engine)
     }
 
@@ -329,7 +354,7 @@ impl Engine {
     /// As [`Engine::open`].
     pub fn from_bytes(bytes: &[u8], options: &Options) -> Result<Engine> {
         let gguf = Gguf::parse(bytes)?;
-        Engine::load(Blueprint::new(&gguf, &gguf, options)?, &gguf, &mut |_| ())
+        Engine::with_adapters(&gguf, &gguf, options, &mut |_| ())
     }
 
     fn load(blueprint: Blueprint, source: &dyn Source, progress: &mut dyn FnMut(Progress)) -> Result<Engine> {
@@ -338,7 +363,8 @@ impl Engine {
             progress(Progress::Weights { done, total });
         })?;
         let info = backend.info();
-        let scheduler = Scheduler::new(limits, tokenizer.clone());
+        let mut scheduler = Scheduler::new(limits, tokenizer.clone());
+        scheduler.set_strengths(options.adapters.iter().map(|a| a.scale).collect());
         let (commands, inbox) = channel();
         let pages = limits.pages;
         let load = Arc::new(Mutex::new(Load { pages, pages_available: pages, ..Load::default() }));

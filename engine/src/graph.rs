@@ -4,6 +4,8 @@
 //! backend replays it. Fusion is chosen here, by the builder's caller (a matmul takes its bias and residual, a norm
 //! its residual), never discovered later. Shapes are checked against the file as each weight is named.
 
+mod adapt;
+
 use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::spec::{Pairing, Rope, Spec};
@@ -204,6 +206,8 @@ pub enum Op {
     Act { x: ValueId, act: Activation },
     /// `x = cap * tanh(x / cap)`.
     Softcap { x: ValueId, cap: f32 },
+    /// `x = s * x`, `s` how strong an adapter is for the row's sequence.
+    Adapt { x: ValueId, adapter: usize },
     /// Copies some columns of `x` to some of `out`.
     Copy { x: ValueId, columns: Columns, out: ValueId },
     /// Of each row of scores the best experts and their weights: their numbers, then their weights.
@@ -239,6 +243,8 @@ pub struct Builder<'a> {
     source: &'a dyn Source,
     graph: Graph,
     used: HashSet<String>,
+    /// What was wrong with an adapter.
+    fault: Option<Error>,
 }
 
 impl<'a> Builder<'a> {
@@ -248,7 +254,7 @@ impl<'a> Builder<'a> {
     pub fn new(spec: &Spec, source: &'a dyn Source) -> Result<Builder<'a>> {
         let slopes = spec.alibi.clone();
         let graph = Graph { values: vec![], weights: vec![], ropes: vec![], ops: vec![], slopes, logits: ValueId(0) };
-        let mut b = Builder { source, graph, used: HashSet::new() };
+        let mut b = Builder { source, graph, used: HashSet::new(), fault: None };
         for rope in &spec.ropes {
             let pairs = rope.dims / 2;
             let one = b.read_vector("rope_freqs.weight", pairs)?;
@@ -431,7 +437,7 @@ impl<'a> Builder<'a> {
         self.scaled_matmul(x, weight, None, bias, residual)
     }
 
-    /// `x` times a matrix times `scale`; bias and residual are added to the result.
+    /// `x` times a matrix times `scale`; bias and residual are added to the result, and what adapters have for the matrix.
     pub fn scaled_matmul(
         &mut self,
         x: ValueId,
@@ -442,7 +448,13 @@ impl<'a> Builder<'a> {
     ) -> ValueId {
         let out = self.like(x, self.graph.weights[weight.0 as usize].rows);
         self.graph.ops.push(Op::MatMul { x, weight, scale, bias, residual, out });
-        out
+        match self.adapt(x, weight, scale.unwrap_or(1.0), out) {
+            Ok(out) => out,
+            Err(e) => {
+                self.fault.get_or_insert(e);
+                out
+            }
+        }
     }
 
     /// Rotary embedding of `q` and `k` in place, storage of `k` and `v`, and attention.
@@ -530,6 +542,9 @@ impl<'a> Builder<'a> {
     /// A tensor of the file that the architecture has no use for: ignoring it would compute another model.
     pub fn finish(mut self, logits: ValueId) -> Result<Graph> {
         self.graph.logits = logits;
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
         match self.source.tensors().iter().find(|t| !self.used.contains(&t.name)) {
             None => Ok(self.graph),
             Some(t) => Err(Error::Tensor {

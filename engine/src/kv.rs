@@ -82,6 +82,12 @@ impl KvCache {
         }
     }
 
+    /// A root that no other sequences have.
+    pub fn new_root(&mut self) -> u64 {
+        self.next_identity += 1;
+        self.next_identity - 1
+    }
+
     /// Pages that can be had: free ones and idle ones.
     pub fn available(&self) -> usize {
         self.free.len() + self.idle.len()
@@ -94,9 +100,9 @@ impl KvCache {
 
     /// Begins a sequence, sharing the longest registered prefix of `prompt` in whole pages, but never its last
     /// token: that one is always computed, for its logits. Nor does it share positions from `computed_from` on.
-    /// Only sequences of one `scope` share.
-    pub fn open(&mut self, prompt: &[u32], computed_from: usize, scope: u32) -> Sequence {
-        let mut seq = Sequence { parent: u64::from(scope), ..Sequence::default() };
+    /// Only sequences of one `root` share: a number below 2^32, or one of [`KvCache::new_root`].
+    pub fn open(&mut self, prompt: &[u32], computed_from: usize, root: u64) -> Sequence {
+        let mut seq = Sequence { parent: root, ..Sequence::default() };
         self.share(&mut seq, prompt, computed_from);
         seq
     }

@@ -8,6 +8,8 @@
 //! The axiom: a logit depends on the weights and on the tokens before it, and on nothing else: not on the batch,
 //! the chunks of the prompt, cached prefixes, neighbours, threads or the instruction set.
 
+#[cfg(not(target_family = "wasm"))]
+pub mod adapter;
 pub mod answer;
 pub mod backend;
 pub mod batch;
@@ -23,6 +25,7 @@ pub mod kv;
 pub mod models;
 pub mod pace;
 pub mod plan;
+mod probe;
 pub mod request;
 pub mod sampler;
 pub mod scheduler;
@@ -31,6 +34,8 @@ pub mod spec;
 pub mod template;
 pub mod tokenizer;
 
+#[cfg(not(target_family = "wasm"))]
+pub use adapter::Adapter;
 pub use backend::{Device, KvType};
 #[cfg(not(target_family = "wasm"))]
 pub use engine::{Blueprint, DEFAULT_CTX, Engine, Load, MemoryPlan, Options, Progress};
@@ -39,4 +44,5 @@ pub use error::{Error, Result};
 pub use kernels;
 pub use kernels::Isa;
 pub use plan::Precision;
+pub use probe::Probe;
 pub use request::{Cancel, Constraint, Event, Finish, Request, Timings};

@@ -209,6 +209,7 @@ impl Plan {
                 | Op::ClampedGlu { .. }
                 | Op::Act { .. }
                 | Op::Softcap { .. }
+                | Op::Adapt { .. }
                 | Op::Copy { .. }
                 | Op::Route { .. }
                 | Op::Combine { .. },
@@ -309,7 +310,7 @@ fn operands(op: &Op) -> Vec<(ValueId, Access)> {
             residual.map(|r| (r, Read)).into_iter().chain([(x, Read), (out, Write)]).collect()
         }
         Op::LayerNorm { x, out, .. } | Op::Copy { x, out, .. } => vec![(x, Read), (out, Write)],
-        Op::Act { x, .. } | Op::Softcap { x, .. } => vec![(x, Both)],
+        Op::Act { x, .. } | Op::Softcap { x, .. } | Op::Adapt { x, .. } => vec![(x, Both)],
         Op::Route { scores, out, .. } => vec![(scores, Read), (out, Write)],
         Op::ExpertMatMul { x, routes, out, .. } => {
             routes.map(|r| (r, Read)).into_iter().chain([(x, Read), (out, Write)]).collect()

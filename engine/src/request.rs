@@ -62,6 +62,8 @@ pub struct Request {
     pub show_control: bool,
     /// Only requests of one scope share cached prefixes.
     pub scope: u32,
+    /// How strong each of the model's adapters is; none takes what they were loaded with.
+    pub adapters: Option<Vec<f32>>,
     /// Ends the request from outside; its events just stop.
     pub cancel: Cancel,
     /// Which tokens may come.
@@ -84,6 +86,7 @@ impl Request {
             ignore_eog: false,
             show_control: false,
             scope: 0,
+            adapters: None,
             cancel: Cancel::default(),
             constraint: None,
             observer: None,

@@ -13,6 +13,7 @@ use crate::kv::{KvCache, PAGE, Sequence};
 use crate::pace::Pace;
 use crate::request::{Event, Finish, Request, Sink, Timings};
 use crate::tokenizer::Tokenizer;
+use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,6 +40,9 @@ pub struct Limits {
     pub hidden: bool,
 }
 
+/// Most roots that are remembered.
+const MOST_ROOTS: usize = 4096;
+
 struct Waiting {
     request: Request,
     sink: Sink,
@@ -50,6 +54,8 @@ struct Running {
     request: Request,
     sink: Sink,
     answer: Answer,
+    /// Of adapters.
+    strengths: Vec<f32>,
     /// Prompt, then generated tokens.
     tokens: Vec<u32>,
     /// Pages kept free for this sequence to grow into.
@@ -79,6 +85,10 @@ pub struct Scheduler {
     waiting: VecDeque<Waiting>,
     running: Vec<Running>,
     pace: Pace,
+    /// Strengths of adapters where a request says nothing.
+    strengths: Vec<f32>,
+    /// Roots of cached prefixes of requests with other strengths, by scope and bits.
+    roots: FxHashMap<(u32, Vec<u32>), u64>,
     /// The batch that was filled last: wanted outputs, answers, tokens of prompts, when.
     outputs: usize,
     answers: usize,
@@ -96,11 +106,29 @@ impl Scheduler {
             waiting: VecDeque::new(),
             running: Vec::with_capacity(limits.sequences),
             pace: Pace::default(),
+            strengths: Vec::new(),
+            roots: FxHashMap::default(),
             outputs: 0,
             answers: 0,
             prompt_tokens: 0,
             filled: 0,
         }
+    }
+
+    /// Says how strong the model's adapters are where a request says nothing.
+    pub fn set_strengths(&mut self, strengths: Vec<f32>) {
+        self.strengths = strengths;
+    }
+
+    /// What must be the same for two requests to share a prefix: scope and strengths.
+    fn root(&mut self, scope: u32, strengths: Option<&[f32]>) -> u64 {
+        let Some(strengths) = strengths.filter(|s| *s != self.strengths) else { return u64::from(scope) };
+        // Forgetting some makes prefixes be computed again, no more.
+        if self.roots.len() >= MOST_ROOTS {
+            self.roots.clear();
+        }
+        let key = (scope, strengths.iter().map(|s| s.to_bits()).collect());
+        *self.roots.entry(key).or_insert_with(|| self.kv.new_root())
     }
 
     /// Checks a request and queues it.
@@ -128,6 +156,10 @@ impl Scheduler {
         }
         if self.limits.hidden && request.max_tokens != Some(0) {
             return Err(Error::HiddenOnly);
+        }
+        if let Some(found) = request.adapters.as_ref().map(Vec::len).filter(|n| *n != self.strengths.len()) {
+            let (found, expected) = (format!("{found} strengths"), format!("{}, one an adapter", self.strengths.len()));
+            return Err(Error::Option { name: "adapters", found, expected });
         }
         request.sampling.validate()?;
         Ok(())
@@ -210,7 +242,10 @@ impl Scheduler {
                 .max_tokens
                 .map_or(self.limits.ctx, |n| self.limits.ctx.min(first.request.prompt.len().saturating_add(n)));
             let cached = if self.limits.whole { 0 } else { first.request.observed().start };
-            let seq = self.kv.open(&first.request.prompt, cached, first.request.scope);
+            let (scope, strengths) = (first.request.scope, first.request.adapters.clone());
+            let root = self.root(scope, strengths.as_deref());
+            let Some(first) = self.waiting.front() else { return };
+            let seq = self.kv.open(&first.request.prompt, cached, root);
             let promised = longest.div_ceil(PAGE) - seq.pages().len();
             let spoken_for: usize = self.running.iter().map(|r| r.promised).sum();
             if promised + spoken_for > self.kv.available() {
@@ -219,7 +254,10 @@ impl Scheduler {
             }
             let Some(mut w) = self.waiting.pop_front() else { return };
             match Answer::new(&mut w.request, &self.tokenizer) {
-                Ok(answer) => self.running.push(Running::new(w, seq, answer, promised, now)),
+                Ok(answer) => {
+                    let strengths = strengths.unwrap_or_else(|| self.strengths.clone());
+                    self.running.push(Running { strengths, ..Running::new(w, seq, answer, promised, now) });
+                }
                 Err(e) => {
                     self.kv.close(seq);
                     let mut sink = w.sink;
@@ -280,6 +318,7 @@ impl Running {
             request,
             sink,
             answer,
+            strengths: Vec::new(),
             tokens,
             promised,
             scheduled: 0..0,
@@ -339,6 +378,7 @@ impl Running {
         room.tokens -= n;
         room.outputs -= wanted.len();
         batch.push(&self.tokens[done..done + n], done, self.seq.pages(), wanted);
+        batch.adapt(&self.strengths);
     }
 
     /// Deals with this sequence's share of a finished step. False when the request has ended.

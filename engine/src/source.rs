@@ -17,6 +17,18 @@ pub trait Source: Sync {
     /// # Errors
     /// The file cannot be read, or ends early.
     fn read(&self, tensor: &TensorInfo, offset: u64, out: &mut [u8]) -> Result<()>;
+    /// What the low-rank adapters of the model say that their products are multiplied by; 0 for those that say nothing.
+    fn alphas(&self) -> &[f32] {
+        &[]
+    }
+}
+
+/// Ends of the names of the two tensors that a low-rank adapter has for a matrix.
+pub const ADAPTER_ENDS: [&str; 2] = [".lora_a", ".lora_b"];
+
+/// The name of one of those two in a model with adapters.
+pub fn adapter_tensor(adapter: usize, matrix: &str, end: usize) -> String {
+    format!("adapter.{adapter}.{matrix}{}", ADAPTER_ENDS[end])
 }
 
 impl Source for Gguf<'_> {

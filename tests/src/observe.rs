@@ -42,6 +42,33 @@ pub fn submit<R: Send + 'static>(
     Pending { rows, events: engine.submit(request) }
 }
 
+/// Submits a prompt with strengths of adapters, observes all its positions, and generates six tokens.
+pub fn submit_adapted<R: Send + 'static>(
+    engine: &Engine,
+    prompt: &[u32],
+    adapters: Option<Vec<f32>>,
+    take: Take<R>,
+) -> Pending<R> {
+    submit_from(engine, prompt, 0, adapters, take)
+}
+
+/// As [`submit_adapted`], observing the positions from `from` on.
+pub fn submit_from<R: Send + 'static>(
+    engine: &Engine,
+    prompt: &[u32],
+    from: usize,
+    adapters: Option<Vec<f32>>,
+    take: Take<R>,
+) -> Pending<R> {
+    let (sender, rows) = channel();
+    let mut request = Request::new(prompt.to_vec(), Params::greedy());
+    (request.max_tokens, request.ignore_eog, request.observe_from) = (Some(6), true, from);
+    request.adapters = adapters;
+    // Nobody receives where the test has given up.
+    request.observer = Some(Box::new(move |position, row| drop(sender.send((position, take(row))))));
+    Pending { rows, events: engine.submit(request) }
+}
+
 impl<R> Pending<R> {
     /// Waits for the end.
     ///

@@ -65,8 +65,12 @@ pub enum Command {
     Bench(crate::bench::Arguments),
     /// Judge how well a model predicts a text, and how near it is to another.
     Eval(crate::eval::Arguments),
+    /// Weigh quantized models against the one that they were made of: error, perplexity, divergence, speed, size.
+    Quality(crate::quality::Arguments),
     /// Write a model in other formats.
     Quantize(crate::quantize::Arguments),
+    /// Measure on a text which columns of a model's matrices matter.
+    Imatrix(crate::imatrix::Arguments),
     /// Write a folder of Hugging Face's as a GGUF file.
     Convert(crate::convert::Arguments),
     /// Write a model of random weights in the shape of a known one, to measure its size without obtaining it.
@@ -96,7 +100,9 @@ impl Command {
             Command::Devices(a) => commands::devices::run(&a),
             Command::Bench(a) => crate::bench::run(&a),
             Command::Eval(a) => crate::eval::run(&a),
+            Command::Quality(a) => crate::quality::run(&a),
             Command::Quantize(a) => crate::quantize::run(&a),
+            Command::Imatrix(a) => crate::imatrix::run(&a),
             Command::Convert(a) => crate::convert::run(&a),
             Command::Synth(a) => crate::synth::run(&a),
         }
@@ -128,6 +134,9 @@ pub struct EngineFlags {
     /// Refuse weights that are NaN or infinite; loading decodes every one of them then
     #[arg(long)]
     pub check_tensors: bool,
+    /// A low-rank adapter for the model, at a strength other than 1 where one is given; may be given several times
+    #[arg(long = "lora", value_name = "FILE[:SCALE]", value_parser = engine::Adapter::from_str)]
+    pub adapters: Vec<engine::Adapter>,
     /// What to run on: cpu, gpu for the best GPU, or a number or name of `handmill devices`
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = Device::from_str)]
     pub device: Device,
@@ -145,6 +154,7 @@ impl EngineFlags {
             device: self.device.clone(),
             batch: self.batch,
             memory: memory::available(),
+            adapters: self.adapters.clone(),
             check_tensors: self.check_tensors,
             ..Options::default()
         }

@@ -1,6 +1,6 @@
 //! The program `handmill`: what people type, see and keep on disk.
 //!
-//! `cli` lists the subcommands, `commands` carries them out, `bench` measures speed and `eval` quality, `serve` answers
+//! `cli` lists the subcommands, `commands` carries them out, `bench` measures speed and `eval` and `quality` quality, `serve` answers
 //! over HTTP, `quantize`, `convert` and `synth` write models, `make` makes one of another, `store` keeps them, `source` brings them
 //! in, `ui` is what a person sees. Everything about models and time is the engine's; nothing here computes.
 #![forbid(unsafe_code)]
@@ -12,8 +12,10 @@ mod commands;
 mod convert;
 mod error;
 mod eval;
+mod imatrix;
 mod make;
 mod memory;
+mod quality;
 mod quantize;
 mod serve;
 mod source;

@@ -86,6 +86,7 @@ impl Bed {
             ctx: positions,
             check_tensors: false,
             check_workers: false,
+            probe: None,
         };
         let backend = CpuBackend::load(plan, &file.source(&gguf), &options, &mut |_, _| ())?;
         file.check_unchanged()?;

@@ -22,7 +22,7 @@ use engine::{Engine, Options, Progress};
 
 use crate::error::{Error, Result};
 use crate::source::{Outcome, Source, catalogue};
-use crate::store::{Name, Store};
+use crate::store::{Name, Store, media};
 use crate::ui::Ui;
 
 /// The file of the model that an argument stands for: a path, a name of the store, or a name of the catalogue, which
@@ -43,6 +43,12 @@ pub fn find(model: &str, ui: Ui) -> Result<PathBuf> {
     let store = Store::of_user()?;
     let stored = store.model(&name);
     if let Ok(Some(found)) = stored {
+        let manifest = store.manifest(&name)?;
+        if manifest.is_some_and(|m| m.layers.iter().any(|l| l.media_type == media::ADAPTER)) {
+            return Err(Error::Usage(format!(
+                "{name} has an adapter, which only handmill serve puts on it: name its model and --lora FILE instead"
+            )));
+        }
         return Ok(found);
     }
     // A damaged copy of a catalogue's model is replaced by a good one.

@@ -16,8 +16,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use clap::Args;
 use engine::sampler::Params;
-use engine::tokenizer::Encode;
-use engine::{Engine, Event, Isa, KvType, Options, Precision, Request};
+use engine::tokenizer::{Encode, Tokenizer};
+use engine::{Engine, Event, Isa, KvType, Options, Precision, Probe, Request};
 use serde_json::{Value, json};
 
 use crate::bench::kv_name;
@@ -26,7 +26,8 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::ui::format::printable;
 use crate::ui::{Ui, print};
-use figures::{Divergence, Figures, Perplexity};
+use figures::Perplexity;
+pub use figures::{Divergence, Figures};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -93,16 +94,26 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return Err(Error::Usage(format!("--ctx must be at least {SHORTEST}, --chunks at least 1")));
     }
     let ui = Ui::stderr();
-    let text = std::fs::read(&arguments.text).map_err(Error::io("cannot read", &arguments.text))?;
-    let text = String::from_utf8(text).map_err(|e| {
-        let (path, at) = (printable(&arguments.text.display().to_string()), e.utf8_error().valid_up_to());
-        Error::Usage(format!("{path} is no UTF-8 from byte {at} on"))
-    })?;
-    let model = Side::open(&arguments.model, arguments, (arguments.precision, arguments.kv), ui)?;
-    let truth = (arguments.against_precision, arguments.against_kv);
-    let other = arguments.against.as_ref().map(|name| Side::open(name, arguments, truth, ui)).transpose()?;
-    let chunks = cut(&model, other.as_ref(), &text, arguments)?;
-    let figures = measure(&model, other.as_ref(), &chunks, ui)?;
+    let text = read_text(&arguments.text)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = if arguments.against.is_some() { cores.div_ceil(2) } else { cores };
+    let setting = |(precision, kv)| Setting {
+        ctx: arguments.ctx,
+        threads: arguments.threads.unwrap_or(share),
+        isa: arguments.isa,
+        precision,
+        kv,
+        probe: None,
+    };
+    let model = Side::open(&arguments.model, &setting((arguments.precision, arguments.kv)), ui)?;
+    let truth = setting((arguments.against_precision, arguments.against_kv));
+    let other = arguments.against.as_ref().map(|name| Side::open(name, &truth, ui)).transpose()?;
+    if let Some(other) = &other {
+        same_tokens(&model, other, &text)?;
+    }
+    let chunks = chunked(model.engine.tokenizer(), &text, arguments.ctx, arguments.chunks)?;
+    let mut figures = Figures::default();
+    measure((&model, other.as_ref()), &chunks, &mut figures, ui)?;
     print(&if arguments.json {
         report_json(arguments, &model, other.as_ref(), &figures, chunks.len())
     } else {
@@ -110,29 +121,62 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     })
 }
 
+/// A text of a file.
+///
+/// # Errors
+/// It cannot be read, or is no UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    let text = std::fs::read(path).map_err(Error::io("cannot read", path))?;
+    String::from_utf8(text).map_err(|e| {
+        let (path, at) = (printable(&path.display().to_string()), e.utf8_error().valid_up_to());
+        Error::Usage(format!("{path} is no UTF-8 from byte {at} on"))
+    })
+}
+
 /// A model at a precision.
-struct Side {
-    path: PathBuf,
-    engine: Engine,
+pub struct Side {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its engine.
+    pub engine: Engine,
     settings: (Precision, KvType),
 }
 
+/// How a model is loaded to be judged.
+pub struct Setting {
+    /// Tokens of a chunk.
+    pub ctx: usize,
+    /// Worker threads.
+    pub threads: usize,
+    /// Instruction set.
+    pub isa: Option<Isa>,
+    /// Precision of activations.
+    pub precision: Precision,
+    /// Element type of the KV cache.
+    pub kv: KvType,
+    /// Sees what products are fed.
+    pub probe: Option<Probe>,
+}
+
 impl Side {
-    fn open(name: &str, arguments: &Arguments, settings: (Precision, KvType), ui: Ui) -> Result<Side> {
+    /// Loads a model.
+    ///
+    /// # Errors
+    /// It cannot be found or loaded.
+    pub fn open(name: &str, setting: &Setting, ui: Ui) -> Result<Side> {
         let path = crate::commands::find(name, ui)?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let share = if arguments.against.is_some() { cores.div_ceil(2) } else { cores };
         let options = Options {
-            ctx: Some(arguments.ctx),
-            threads: Some(arguments.threads.unwrap_or(share)),
-            isa: arguments.isa,
-            precision: settings.0,
-            kv: settings.1,
+            ctx: Some(setting.ctx),
+            threads: Some(setting.threads),
+            isa: setting.isa,
+            precision: setting.precision,
+            kv: setting.kv,
+            probe: setting.probe.clone(),
             memory: memory::available(),
             ..Options::default()
         };
         let engine = crate::commands::open(&path, &options, ui)?;
-        Ok(Side { path, engine, settings })
+        Ok(Side { path, engine, settings: (setting.precision, setting.kv) })
     }
 
     /// Feeds a chunk; the rows of logits that are scored come out of the channel, which ends where the chunk does.
@@ -153,35 +197,46 @@ impl Side {
     }
 }
 
-/// The chunks of a text, each with BOS in front where the model wants one.
-fn cut(model: &Side, other: Option<&Side>, text: &str, arguments: &Arguments) -> Result<Vec<Vec<u32>>> {
+/// Fails unless two models make the same tokens of a text.
+///
+/// # Errors
+/// They do not.
+pub fn same_tokens(model: &Side, other: &Side, text: &str) -> Result<()> {
     let encode = |side: &Side| side.engine.tokenizer().encode(text, Encode { add_special: true, parse_special: false });
-    let tokens = encode(model);
-    if let Some(other) = other {
-        let theirs = encode(other);
-        let (a, b) = (model.engine.tokenizer().n_vocab(), other.engine.tokenizer().n_vocab());
-        if a != b || tokens != theirs {
-            return Err(Error::Usage(format!(
-                "the models cannot be compared: vocabularies of {a} and {b} tokens make {} and {} tokens of the text, \
-                 which must be the same ones",
-                tokens.len(),
-                theirs.len()
-            )));
-        }
+    let (tokens, theirs) = (encode(model), encode(other));
+    let (a, b) = (model.engine.tokenizer().n_vocab(), other.engine.tokenizer().n_vocab());
+    if a == b && tokens == theirs {
+        return Ok(());
     }
-    let tokenizer = model.engine.tokenizer();
+    Err(Error::Usage(format!(
+        "the models cannot be compared: vocabularies of {a} and {b} tokens make {} and {} tokens of the text, which must \
+         be the same ones",
+        tokens.len(),
+        theirs.len()
+    )))
+}
+
+/// The chunks of a text, each of `ctx` tokens with BOS in front where the model wants one; no more than `most`.
+///
+/// # Errors
+/// The text has fewer.
+pub fn chunked(tokenizer: &Tokenizer, text: &str, ctx: usize, most: Option<usize>) -> Result<Vec<Vec<u32>>> {
+    if ctx < SHORTEST || most == Some(0) {
+        return Err(Error::Usage(format!("--ctx must be at least {SHORTEST}, --chunks at least 1")));
+    }
+    let tokens = tokenizer.encode(text, Encode { add_special: true, parse_special: false });
     let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
-    let most = arguments.chunks.unwrap_or(usize::MAX);
-    let mut chunks: Vec<Vec<u32>> = tokens.chunks_exact(arguments.ctx).take(most).map(<[u32]>::to_vec).collect();
+    let mut chunks: Vec<Vec<u32>> =
+        tokens.chunks_exact(ctx).take(most.unwrap_or(usize::MAX)).map(<[u32]>::to_vec).collect();
     if chunks.is_empty() {
         return Err(Error::Usage(format!(
             "the text has {} tokens, fewer than one chunk of {}: give a longer text or a shorter --ctx",
             tokens.len(),
-            arguments.ctx
+            ctx
         )));
     }
-    if let Some(wanted) = arguments.chunks.filter(|&n| n > chunks.len()) {
-        return Err(Error::Usage(format!("the text has {} chunks of {}, not {wanted}", chunks.len(), arguments.ctx)));
+    if let Some(wanted) = most.filter(|&n| n > chunks.len()) {
+        return Err(Error::Usage(format!("the text has {} chunks of {ctx}, not {wanted}", chunks.len())));
     }
     for chunk in &mut chunks {
         chunk[0] = bos.unwrap_or(chunk[0]);
@@ -189,8 +244,16 @@ fn cut(model: &Side, other: Option<&Side>, text: &str, arguments: &Arguments) ->
     Ok(chunks)
 }
 
-fn measure(model: &Side, other: Option<&Side>, chunks: &[Vec<u32>], ui: Ui) -> Result<Figures> {
-    let mut figures = Figures::default();
+/// Computes chunks, of a model and of another in lockstep, and adds what the rows say to the figures.
+///
+/// # Errors
+/// An engine fails.
+pub fn measure(
+    (model, other): (&Side, Option<&Side>),
+    chunks: &[Vec<u32>],
+    figures: &mut Figures,
+    ui: Ui,
+) -> Result<()> {
     let steps = ui.steps("evaluating", chunks.len());
     for (done, chunk) in chunks.iter().enumerate() {
         let first = chunk.len() / 2;
@@ -203,7 +266,7 @@ fn measure(model: &Side, other: Option<&Side>, chunks: &[Vec<u32>], ui: Ui) -> R
         }
         steps.at(done + 1, &format!("perplexity {:.4}", figures.perplexity().value));
     }
-    Ok(figures)
+    Ok(())
 }
 
 /// The next row of a chunk, or why there is none.

@@ -43,6 +43,8 @@ pub struct Recipe {
     pub messages: Vec<(String, String)>,
     /// Licence texts.
     pub licenses: Vec<String>,
+    /// Files of low-rank adapters; none leaves those of the parent.
+    pub adapters: Vec<PathBuf>,
     /// Text files whose contents follow the system text.
     pub files: Vec<PathBuf>,
     /// What was said and has no effect, in words.
@@ -67,6 +69,7 @@ pub fn make(shelf: &Shelf, name: &Name, recipe: &Recipe, ui: Ui) -> Result<()> {
     let parent = parent.as_ref();
     let system = system(recipe, parent, &store.blob(&model.digest), ui)?;
     let mut layers = vec![model];
+    layers.extend(adapters(shelf, &writer, recipe, parent, ui)?);
     let mut add = |text: Option<String>, kind: &str| -> Result<()> {
         if let Some(text) = text.filter(|t| !t.is_empty()) {
             ui.say("creating new layer");
@@ -104,13 +107,13 @@ fn weights(shelf: &Shelf, writer: &Writer, from: &From, ui: Ui) -> Result<(Layer
             let layer = match layer.filter(|l| writer.store().has(l)) {
                 Some(layer) => layer,
                 // It lies in another folder: this store needs a copy of its own.
-                None => copy(writer, &pack.path, pack.blob, ui)?,
+                None => copy(writer, &pack.path, media::MODEL, pack.blob, ui)?,
             };
             let source = format!("created from {}", pack.name);
             Ok((layer, Some(pack), source))
         }
         From::File(path) => {
-            let layer = copy(writer, path, None, ui)?;
+            let layer = copy(writer, path, media::MODEL, None, ui)?;
             Ok((layer, None, format!("created from the file {}", path.display())))
         }
         From::Blob(digest) => {
@@ -138,14 +141,25 @@ fn check(path: &Path) -> Result<()> {
     ModelFile::open(path).and_then(|f| f.parse().map(|_| ())).map_err(Error::Engine)
 }
 
-fn copy(writer: &Writer, path: &Path, digest: Option<Digest>, ui: Ui) -> Result<Layer> {
+fn copy(writer: &Writer, path: &Path, media_type: &str, digest: Option<Digest>, ui: Ui) -> Result<Layer> {
     check(path)?;
     let mut file = std::fs::File::open(path).map_err(Error::io("cannot read", path))?;
     let size = file.metadata().map_err(Error::io("cannot read", path))?.len();
     let mut blob = writer.blob(Expected { digest, size: Some(size) }, "the model file")?;
     let bar = ui.bar("copying file", Some(size), 0);
     blob.copy(&mut file, &bar, Error::io("cannot read", path))?;
-    blob.finish(media::MODEL)
+    blob.finish(media_type)
+}
+
+/// The layers of the adapters: the recipe's, else the parent's.
+fn adapters(shelf: &Shelf, writer: &Writer, recipe: &Recipe, parent: Option<&Pack>, ui: Ui) -> Result<Vec<Layer>> {
+    let inherited = parent.filter(|_| recipe.adapters.is_empty()).map(|p| p.adapters.as_slice()).unwrap_or_default();
+    let own = |path: &PathBuf| copy(writer, path, media::ADAPTER, None, ui);
+    let kept = |(layer, path): &(Layer, PathBuf)| match shelf.store().has(layer) {
+        true => Ok(layer.clone()),
+        false => copy(writer, path, media::ADAPTER, Some(layer.digest), ui),
+    };
+    recipe.adapters.iter().map(own).chain(inherited.iter().map(kept)).collect()
 }
 
 /// The system text with the files of the recipe.

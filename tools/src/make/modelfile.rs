@@ -85,7 +85,8 @@ fn put(recipe: &mut Recipe, word: &str, value: &str, folder: &Path) -> std::resu
             parameter(recipe, &name.to_ascii_lowercase(), value);
         }
         "FILE" => recipe.files.push(folder.join(value)),
-        "ADAPTER" => return Err("ADAPTER is not supported: adapters must be merged into the model's file first".into()),
+        "ADAPTER" if value.is_empty() => return Err("ADAPTER needs a file".into()),
+        "ADAPTER" => recipe.adapters.push(folder.join(value)),
         "REQUIRES" => recipe.notes.push(format!("REQUIRES {} is not checked", printable(value))),
         other => return Err(format!("{} is not known; words are {WORDS}", printable(other))),
     }
@@ -139,7 +140,7 @@ mod tests {
     fn all_words() {
         let text = "\u{feff}# a comment\nfrom smollm2:latest\nPARAMETER temperature 0.5\nPARAMETER stop \"<end>\"\nparameter stop x\n\
             PARAMETER context_length 512\nSYSTEM \"\"\"two\nlines\"\"\"\nTEMPLATE \"{{ .Prompt }}\"\nMESSAGE user hi there\n\
-            MESSAGE assistant \"\"\"yes\n!\"\"\"\nLICENSE MIT\nFILE a.txt\n";
+            MESSAGE assistant \"\"\"yes\n!\"\"\"\nLICENSE MIT\nFILE a.txt\nADAPTER b.gguf\n";
         let r = parse(text, Path::new("/f")).unwrap();
         assert_eq!(r.from, Some(From::Model("smollm2:latest".into())));
         assert_eq!(r.parameters["temperature"], 0.5);
@@ -149,7 +150,7 @@ mod tests {
         assert_eq!(r.template.as_deref(), Some("{{ .Prompt }}"));
         assert_eq!(r.messages, [("user".to_string(), "hi there".to_string()), ("assistant".into(), "yes\n!".into())]);
         assert_eq!((r.licenses, r.files), (vec!["MIT".to_string()], vec![PathBuf::from("/f/a.txt")]));
-        assert_eq!(r.notes.len(), 1);
+        assert_eq!((r.notes.len(), r.adapters), (1, vec![PathBuf::from("/f/b.gguf")]));
         let file = parse("FROM ./m.gguf", Path::new("/f")).unwrap();
         assert_eq!(file.from, Some(From::File("/f/./m.gguf".into())));
     }
@@ -159,7 +160,7 @@ mod tests {
         for (text, word) in [
             ("", "FROM"),
             ("FROM x\nFROB y", "(line 2): FROB"),
-            ("FROM x\n\nADAPTER y", "(line 3): ADAPTER"),
+            ("FROM x\n\nADAPTER", "(line 3): ADAPTER"),
             ("FROM x\nSYSTEM \"\"\"open", "no end"),
             ("FROM x\nMESSAGE boss hi", "role"),
             ("FROM x\nPARAMETER temperature", "value"),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use engine::file::ModelFile;
 use engine::spec::Spec;
-use engine::{Engine, Options};
+use engine::{Adapter, Engine, Options};
 use tokio::sync::{Notify, OnceCell};
 
 use super::duration::KeepAlive;
@@ -249,6 +249,7 @@ impl Manager {
         let per_token = spec.kv_bytes_per_token(options.kv.bytes()).max(1) as u64;
         let budget = available.map_or(usize::MAX, |bytes| (bytes / KV_SHARE / per_token) as usize);
         options.ctx = Some(ctx);
+        options.adapters.extend(pack.adapters.iter().map(|(_, path)| Adapter { path: path.clone(), scale: 1.0 }));
         options.embeddings = states;
         options.memory = available;
         // States are read at once and need no memory of others.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json};
 
 use super::facts::Facts;
 use super::fault::{Fault, Result};
-use crate::store::{Digest, Entry, Manifest, Name, Store, media};
+use crate::store::{Digest, Entry, Layer, Manifest, Name, Store, media};
 
 /// Host of names in a folder of Ollama's that its own names leave out.
 const OLLAMA_HOST: &str = "registry.ollama.ai/";
@@ -26,6 +26,8 @@ pub struct Pack {
     pub path: PathBuf,
     /// 64 hexadecimal digits that change when anything about the model does.
     pub digest: String,
+    /// Low-rank adapters that are put on it, and where they are.
+    pub adapters: Vec<(Layer, PathBuf)>,
     /// Digest of the GGUF file, where it is known.
     pub blob: Option<Digest>,
     /// Bytes of all blobs.
@@ -142,9 +144,6 @@ fn read(store: &Store, entry: &Entry) -> Result<Pack> {
     let shown = entry.name.to_string();
     let name = shown.strip_prefix(OLLAMA_HOST).map(|n| n.strip_prefix("library/").unwrap_or(n)).unwrap_or(&shown);
     let manifest = &entry.manifest;
-    if manifest.layers.iter().any(|l| l.media_type == media::ADAPTER) {
-        return Err(Fault::bad(format!("model '{name}' has an adapter; adapters are not supported")));
-    }
     let path = store.model(&entry.name)?.ok_or_else(|| Fault::no_model(name))?;
     let layers = |kind: &str| manifest.layers.iter().filter(|l| l.media_type == kind).collect::<Vec<_>>();
     let texts = |kind: &str| -> Result<Vec<String>> {
@@ -163,6 +162,7 @@ fn read(store: &Store, entry: &Entry) -> Result<Pack> {
     Ok(Pack {
         name: name.to_string(),
         path,
+        adapters: layers(media::ADAPTER).into_iter().map(|l| (l.clone(), store.blob(&l.digest))).collect(),
         digest: digest(manifest),
         blob: manifest.model().map(|l| l.digest),
         size: manifest.size(),
@@ -197,6 +197,7 @@ pub fn file(path: &Path) -> crate::error::Result<Pack> {
     let identity = format!("{} {} {modified:?}", path.display(), data.len());
     Ok(Pack {
         name: name.to_string(),
+        adapters: Vec::new(),
         digest: Digest::of(identity.as_bytes()).hex(),
         blob: None,
         size: data.len(),

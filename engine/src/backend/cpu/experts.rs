@@ -69,9 +69,22 @@ impl Experts<'_> {
         self.routes.map_or(slot, |routes| self.walk.rows(routes, row..row + 1)[slot] as usize)
     }
 
+    /// Shows the rows of a product to whoever wants to see them, once.
+    fn show(self, rows: usize, slots: usize) {
+        let Some(probe) = self.walk.backend.probe.as_ref().filter(|_| self.walk.piece.index == 0) else { return };
+        let info = &self.walk.plan().graph().weights[self.weight.0 as usize];
+        for (row, slot) in (0..rows).flat_map(|row| (0..slots).map(move |slot| (row, slot))) {
+            let x = self.walk.rows(self.x, row..row + 1);
+            let part = if x.len() == info.k { 0 } else { slot };
+            let matrix = (self.expert(row, slot), info.experts);
+            probe.see(&info.name, matrix, &x[part * info.k..(part + 1) * info.k]);
+        }
+    }
+
     /// This piece's share.
     pub fn run(self) {
         let (rows, slots, groups) = (self.walk.n_rows(self.out), self.slots(), self.groups());
+        self.show(rows, slots);
         let mut wanted = [false; MAX_EXPERTS];
         for row in 0..rows {
             for slot in 0..slots {

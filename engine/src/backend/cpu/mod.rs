@@ -12,6 +12,7 @@ use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op, WeightKind};
 use crate::plan::{Plan, Precision, StepKind};
+use crate::probe::Probe;
 use crate::source::Source;
 use gguf::Format;
 use kernels::acts::Layout;
@@ -20,7 +21,7 @@ use kernels::{Isa, Kernels};
 use std::ops::Range;
 
 /// How to set up the CPU.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CpuOptions {
     /// Worker threads.
     pub threads: usize,
@@ -36,6 +37,8 @@ pub struct CpuOptions {
     pub check_tensors: bool,
     /// Record what each worker writes and fail where two meet.
     pub check_workers: bool,
+    /// Sees what products are fed.
+    pub probe: Option<Probe>,
 }
 
 /// A weight in the layout of the kernels.
@@ -79,6 +82,7 @@ pub struct CpuBackend {
     scratch: Arena,
     /// Partial results of attention that more than one worker computes.
     partials: Arena,
+    probe: Option<Probe>,
 }
 
 impl CpuBackend {
@@ -155,6 +159,7 @@ impl CpuBackend {
                 false,
             )?,
             partials: Arena::new(attend::partial_bytes(&plan, options.ctx), checked)?,
+            probe: options.probe.clone(),
             pool,
             plan,
         })

@@ -2,7 +2,7 @@
 
 use super::experts::MAX_EXPERTS;
 use super::walk::Walk;
-use crate::graph::{Activation, Columns, Lookup, Op, Routing, ValueId};
+use crate::graph::{Activation, Columns, Lookup, Op, Routing, Rows, ValueId};
 use kernels::rowwise::Norm;
 
 impl Walk<'_> {
@@ -80,6 +80,20 @@ impl Walk<'_> {
     pub(super) fn softcap(self, x: ValueId, cap: f32) {
         let rows = self.my_rows(self.n_rows(x));
         (self.backend.kernels.softcap)(cap, self.rows_mut(x, rows));
+    }
+
+    /// Weighs each row by how strong an adapter is for its sequence.
+    pub(super) fn adapt(self, x: ValueId, adapter: usize) {
+        for row in self.my_rows(self.n_rows(x)) {
+            let token = match self.plan().graph().values[x.0 as usize].rows {
+                Rows::Tokens => row,
+                Rows::Outputs => self.batch.outputs()[row] as usize,
+            };
+            match self.batch.strength(token, adapter) {
+                1.0 => {}
+                strength => (self.backend.kernels.scale)(strength, self.rows_mut(x, row..row + 1)),
+            }
+        }
     }
 
     pub(super) fn copy(self, x: ValueId, columns: Columns, out: ValueId) {

@@ -43,6 +43,7 @@ impl<'a> Walk<'a> {
                 Op::ClampedGlu { gate, up, out } => self.clamped_glu(gate, up, out),
                 Op::Act { x, act } => self.activate(x, act),
                 Op::Softcap { x, cap } => self.softcap(x, cap),
+                Op::Adapt { x, adapter } => self.adapt(x, adapter),
                 Op::Copy { x, columns, out } => self.copy(x, columns, out),
                 Op::Route { scores, routing, out } => self.route(scores, routing, out),
                 Op::ExpertMatMul { x, routes, weight, bias, out } => {
@@ -93,6 +94,7 @@ impl<'a> Walk<'a> {
                 | Op::ClampedGlu { out, .. }
                 | Op::Act { x: out, .. }
                 | Op::Softcap { x: out, .. }
+                | Op::Adapt { x: out, .. }
                 | Op::Copy { out, .. }
                 | Op::Route { out, .. }
                 | Op::Combine { out, .. }
@@ -286,12 +288,23 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Shows the rows of a product to whoever wants to see them, once.
+    fn show(self, weight: WeightId, x: ValueId) {
+        let Some(probe) = self.backend.probe.as_ref().filter(|_| self.piece.index == 0) else { return };
+        let info = &self.plan().graph().weights[weight.0 as usize];
+        // Of matrices that are parts of one tensor, the first.
+        if info.first == 0 {
+            self.value(x).chunks_exact(info.k).for_each(|row| probe.see(&info.name, (0, 1), row));
+        }
+    }
+
     fn matmul(self, op: Op) {
         let Op::MatMul { x, weight, scale, bias, residual, out } = op else { return };
         let n = self.n_rows(out);
         if n == 0 {
             return;
         }
+        self.show(weight, x);
         let weights = self.panels(weight, 0);
         let acts = match self.plan().acts(x) {
             Some(buffer) if integer_product(weights.format, self.plan().limits().precision) => {

@@ -8,7 +8,7 @@ use super::output;
 use super::record::{COMMIT, Figures, Row};
 use super::values::Setting;
 use plots::{Point, class, label};
-use svg::escape;
+pub use svg::escape;
 
 /// Kernels of one model with one setting.
 pub struct Kernels {

@@ -152,7 +152,10 @@ fn recipe(fields: &mut Fields) -> Result<Recipe> {
         Some(Json::Object(map)) if map == Map::new() => {}
         None => {}
         Some(_) => {
-            return Err(Fault::field("adapters", "adapters are not supported: merge them into the model's file"));
+            return Err(Fault::field(
+                "adapters",
+                "adapters are not taken here: name the file in a Modelfile, and make the model with handmill create",
+            ));
         }
     }
     if let Some(other) = fields.text("quantize")?.filter(|q| !q.is_empty()) {
