@@ -86,3 +86,12 @@ pub fn distance(found: &[f64], expected: &[f64]) -> f64 {
         if x > max { x } else { max }
     })
 }
+
+/// The largest difference between two rows, relative to the root of the mean square of what is expected.
+///
+/// # Panics
+/// As [`distance`].
+pub fn relative(found: &[f64], expected: &[f64]) -> f64 {
+    let spread = (expected.iter().map(|x| x * x).sum::<f64>() / expected.len() as f64).sqrt();
+    distance(found, expected) / spread
+}
