@@ -1,12 +1,13 @@
 //! THE list of tensor formats. Everything that differs by format and is known without loops is a
 //! row here; all else (loader, tests, benches, `inspect`, kernels) walks [`Format::ALL`].
 //!
-//! To add a format: its block struct with `decode` in `format/`, and one row.
+//! To add a format: its block struct with `decode` in `format/`, and one row. [`own`] shows it by an example.
 
 mod encode;
 mod float;
 mod kquant;
 mod legacy;
+pub mod own;
 mod scaled;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use std::fmt;
 pub use float::{BF16, F16, F32};
 pub use kquant::{Q2K, Q3K, Q4K, Q5K, Q6K, scales_and_mins};
 pub use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+pub use own::{OWN, Q4E};
 pub use scaled::{FP4_VALUES, IQ4_VALUES, Scaled};
 pub use scaled::{IQ1M, IQ1S, IQ2S, IQ2XS, IQ2XXS, IQ3S, IQ3XXS, IQ4NL, IQ4XS, MXFP4, NVFP4, Q1_0, Q2_0, TQ1_0, TQ2_0};
 
@@ -156,6 +158,7 @@ formats! {
     NVFP4   = 40, "nvfp4",     64 in  36, [], read NVFP4;
     Q1_0    = 41, "q1_0",     128 in  18, [0: 2 x 1], read Q1_0;
     Q2_0    = 42, "q2_0",      64 in  18, [0: 2 x 1], read Q2_0;
+    Q4E     = 1024, "q4_e",    32 in  17, [], full Q4E;
 }
 
 // Rows are found by `format as usize`, names are unique, fields lie inside the block.
@@ -248,6 +251,7 @@ impl Format {
         let exponent = (factor.abs().to_bits() >> 23) as u8;
         match self {
             Format::MXFP4 => block[0] = exponent.saturating_add(1),
+            Format::Q4E => block[0] = (half::f16::from_f32(factor / 4.0).to_bits() >> 7 & 127) as u8,
             Format::NVFP4 => block[..4].fill(exponent.saturating_sub(119).min(15) << 3),
             Format::IQ1M => {
                 for (i, three) in block[48..].chunks_exact_mut(2).enumerate() {

@@ -50,7 +50,7 @@ macro_rules! row {
 }
 
 /// Every format that has GPU kernels.
-pub const ALL: [Layout; 13] = [
+pub const ALL: [Layout; 14] = [
     row!(F32, 32, 8, 0, None, false, copy),
     row!(F16, 32, 4, 0, None, false, copy),
     row!(BF16, 32, 4, 0, None, false, copy),
@@ -59,6 +59,7 @@ pub const ALL: [Layout; 13] = [
     row!(Q5_0, 64, 2, 3, Some(32), false, q5_0),
     row!(Q5_1, 32, 1, 2, Some(32), true, q5_1),
     row!(Q8_0, 64, 4, 1, Some(32), false, q8_0),
+    row!(Q4E, 128, 4, 1, Some(32), false, q4_e),
     row!(Q2K, 256, 0, 21, Some(16), true, q2_k),
     row!(Q3K, 256, 0, 29, Some(16), false, q3_k),
     row!(Q4K, 256, 8, 5, Some(32), true, q4_k),
@@ -152,6 +153,13 @@ fn q4_0(bytes: &[u8], out: &mut [u32]) {
     for (g, b) in blocks::<gguf::format::Q4_0>(bytes).enumerate() {
         put(&mut out[4 * g..], 4, nibbles(&b.qs));
         out[8] |= pair(b.d, [0; 2]) << (16 * g);
+    }
+}
+
+fn q4_e(bytes: &[u8], out: &mut [u32]) {
+    for (g, b) in blocks::<gguf::format::Q4E>(bytes).enumerate() {
+        put(&mut out[4 * g..], 4, nibbles(&b.qs));
+        out[16] |= u32::from(b.e[0]) << (8 * g);
     }
 }
 

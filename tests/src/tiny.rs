@@ -365,7 +365,7 @@ mod tests {
                 let largest = values.iter().fold(0.0f32, |max, x| x.abs().max(max));
                 let limit = (3.0 / k as f32).sqrt();
                 // f16 factors and bf16 values round by up to 2^-8; factors without mantissa by up to a half.
-                let least = if matches!(format, Format::MXFP4 | Format::NVFP4) { 0.5 } else { 0.9 };
+                let least = if matches!(format, Format::MXFP4 | Format::NVFP4 | Format::Q4E) { 0.5 } else { 0.9 };
                 assert!((least * limit..1.01 * limit).contains(&largest), "{format}: {largest} of {limit}");
             }
         }

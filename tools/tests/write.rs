@@ -46,7 +46,8 @@ fn quantize_and_synth_agree() {
     let home = Home::new();
     let float = synth(&home, "f32.gguf", &["--quant", "f32"]);
     for kind in [
-        "f16", "bf16", "q8_0", "q4_0", "q5_1", "q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "iq4_xs", "mxfp4", "tq2_0",
+        "f16", "bf16", "q8_0", "q4_0", "q5_1", "q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "iq4_xs", "mxfp4",
+        "tq2_0", "q4_e",
     ] {
         let direct = synth(&home, "direct.gguf", &["--quant", kind]);
         let out = path(&home, "out.gguf");
@@ -186,7 +187,7 @@ fn importance_of_columns() {
     );
     let counts = gguf.tensor("blk.0.attn_q.weight.counts").unwrap();
     assert_eq!(gguf.data(counts), 256f32.to_le_bytes());
-    for kind in ["q4_0", "q4_1", "q4_k", "q3_k", "iq4_nl"] {
+    for kind in ["q4_0", "q4_1", "q4_k", "q3_k", "iq4_nl", "q4_e"] {
         let weighted = ["quantize", &float, &out, kind, "--imatrix", &measured];
         home.run(&weighted).success();
         home.run(&["quantize", &float, &plain, kind]).success();

@@ -1,12 +1,13 @@
 //! Quantization: from f32 to blocks. Nothing here is needed to run a model.
 //!
 //! [`float`] rounds to nearest; [`legacy`] has the well-known one-pass methods, whose output equals
-//! that of other tools byte for byte where the importance of columns is not known; [`kquant`] and [`scaled`]
+//! that of other tools byte for byte where the importance of columns is not known; [`kquant`], [`scaled`] and [`own`]
 //! search with what [`search`] has.
 
 mod float;
 mod kquant;
 mod legacy;
+mod own;
 mod scaled;
 mod search;
 

@@ -105,6 +105,7 @@ fn a_constant_survives() {
         // Half a step between neighbours where the scale is coarse, and numbers beyond its range.
         let (coarse, small) = match format {
             Format::MXFP4 => (0.25, false),
+            Format::Q4E => (0.07, true),
             _ => (0.0, false),
         };
         // Not below 0.25, where the scales of K-quants become subnormal in binary16.
@@ -139,10 +140,12 @@ proptest! {
         let largest = x.iter().fold(0f32, |m, v| m.max(v.abs()));
         for format in encoded_formats() {
             let share = match format {
+                // Scales end at 7.5.
+                Format::Q4E if largest > 50.0 => continue,
                 Format::TQ1_0 | Format::TQ2_0 => 1.0 / 2.0,
                 Format::Q2K => 1.0 / 4.0,
                 Format::Q3K | Format::MXFP4 => 1.0 / 6.0,
-                Format::IQ4NL | Format::IQ4XS => 1.0 / 12.0,
+                Format::IQ4NL | Format::IQ4XS | Format::Q4E => 1.0 / 12.0,
                 Format::Q4_0 => 1.0 / 16.0,
                 Format::Q5_0 => 1.0 / 32.0,
                 Format::Q4_1 | Format::Q4K => 1.0 / 22.0,
@@ -203,4 +206,23 @@ fn ternary_weights_are_exact() {
     for format in [Format::TQ1_0, Format::TQ2_0] {
         assert_eq!(decode(format, &encode(format, &x)), x, "{format}");
     }
+}
+
+/// Every scale of the format, and codes at both ends.
+#[test]
+fn q4_e_is_what_its_definition_says() {
+    for byte in 0..=255u8 {
+        let (sign, exponent, mantissa) = (byte >> 7, i32::from(byte >> 3 & 15), f32::from(byte & 7));
+        let size =
+            if exponent == 0 { mantissa * 2f32.powi(-15) } else { (1.0 + mantissa / 8.0) * 2f32.powi(exponent - 13) };
+        let scale = if sign == 1 { -size } else { size };
+        let mut block = [0; 17];
+        (block[0], block[1]) = (byte, 0xf0);
+        let y = decode(Format::Q4E, &block);
+        assert_eq!((y[0], y[16], y[1]), (scale * -8.0, scale * 7.0, scale * -8.0), "{byte}");
+    }
+    let original = decode(Format::F32, &fixture("f32.bin"));
+    let [ours, legacy] =
+        [Format::Q4E, Format::Q4_0].map(|f| error(&original, &decode(f, &encode(f, &original)), false));
+    assert!(ours < legacy, "{ours} where Q4_0 has {legacy}");
 }

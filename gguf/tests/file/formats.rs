@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use gguf::Format;
+use gguf::format::OWN;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -18,7 +19,7 @@ fn expected(table: &str) -> BTreeMap<String, Value> {
 #[test]
 fn ids_and_names_are_those_of_the_format() {
     let ids = expected("ids");
-    assert_eq!(ids.len(), Format::ALL.len());
+    assert_eq!(ids.len(), Format::ALL.iter().filter(|f| f.id() < OWN).count());
     for (name, id) in ids {
         let id = id.as_u64().unwrap() as u32;
         let format = Format::from_id(id).unwrap();

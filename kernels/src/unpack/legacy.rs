@@ -19,10 +19,10 @@ fn nibbles(qs: &[u8; 16], high: [u8; 4]) -> [u8; GROUP] {
     })
 }
 
-/// A format: its codes are `$low + $high` bits around `$zero`, `$read` takes a file's block to them, and `$m` to the
-/// minimum (as the format adds it) where there is one.
+/// A format: its codes are `$low + $high` bits around `$zero`, `$scale` takes a file's block to its scale, `$read` to its
+/// codes, and `$m` to the minimum (as the format adds it) where there is one.
 macro_rules! legacy {
-    ($name:ident, $doc:literal, $low:literal + $high:literal bits around $zero:literal, $read:expr $(, $m:expr)?) => {
+    ($name:ident, $doc:literal, $low:literal + $high:literal bits around $zero:literal, $scale:expr, $read:expr $(, $m:expr)?) => {
         #[doc = $doc]
         pub struct $name;
 
@@ -43,7 +43,7 @@ macro_rules! legacy {
                 fn pack(file: &[u8], lane: usize, block: &mut Block) {
                     let blocks: &[file::$name] = bytemuck::cast_slice(file);
                     for (g, b) in blocks.iter().enumerate() {
-                        block.scale[g][lane] = half(b.d);
+                        block.scale[g][lane] = $scale(b);
                         $(block.min[g][lane] = $m(b) ^ SIGN;)?
                         pack_codes(&$read(b), lane, &mut block.low[g], &mut block.high[g]);
                     }
@@ -89,11 +89,13 @@ macro_rules! if_some {
     };
 }
 
-legacy!(Q4_0, "4-bit codes around 8.", 4 + 0 bits around 8, |b: &file::Q4_0| nibbles(&b.qs, [0; 4]));
-legacy!(Q4_1, "4-bit codes and a minimum.", 4 + 0 bits around 0,
+legacy!(Q4_0, "4-bit codes around 8.", 4 + 0 bits around 8, |b: &file::Q4_0| half(b.d), |b: &file::Q4_0| nibbles(&b.qs, [0; 4]));
+legacy!(Q4_1, "4-bit codes and a minimum.", 4 + 0 bits around 0, |b: &file::Q4_1| half(b.d),
     |b: &file::Q4_1| nibbles(&b.qs, [0; 4]), |b: &file::Q4_1| half(b.m));
-legacy!(Q5_0, "5-bit codes around 16.", 4 + 1 bits around 16, |b: &file::Q5_0| nibbles(&b.qs, b.qh));
-legacy!(Q5_1, "5-bit codes and a minimum.", 4 + 1 bits around 0,
+legacy!(Q5_0, "5-bit codes around 16.", 4 + 1 bits around 16, |b: &file::Q5_0| half(b.d), |b: &file::Q5_0| nibbles(&b.qs, b.qh));
+legacy!(Q5_1, "5-bit codes and a minimum.", 4 + 1 bits around 0, |b: &file::Q5_1| half(b.d),
     |b: &file::Q5_1| nibbles(&b.qs, b.qh), |b: &file::Q5_1| half(b.m));
-legacy!(Q8_0, "Signed bytes, biased by 128 here.", 8 + 0 bits around 128,
+legacy!(Q8_0, "Signed bytes, biased by 128 here.", 8 + 0 bits around 128, |b: &file::Q8_0| half(b.d),
     |b: &file::Q8_0| b.qs.map(|q| q ^ 0x80));
+legacy!(Q4E, "4-bit codes around 8 under an 8-bit float, which binary16 holds too.", 4 + 0 bits around 8,
+    |b: &file::Q4E| half::f16::from_f32(b.scale()).to_bits(), |b: &file::Q4E| nibbles(&b.qs, [0; 4]));

@@ -152,6 +152,7 @@ impl<S: Token> Table for S {
         coded::<S, legacy::Q5_0>(),
         coded::<S, legacy::Q5_1>(),
         coded::<S, legacy::Q8_0>(),
+        coded::<S, legacy::Q4E>(),
         coded::<S, kquant::Q2K>(),
         coded::<S, kquant::Q3K>(),
         coded::<S, kquant::Q4K>(),

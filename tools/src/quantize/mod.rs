@@ -48,7 +48,7 @@ Examples:
 Types are those of llama.cpp's llama-quantize and mean the same mixtures: beside q4_0, q4_k and the like the output
 matrix (or the embedding that serves as one) has Q6_K; q4_k_m and q5_k_m also give more bits to values and ffn_down in
 half of the layers, q4_k_s in the first ones, and those of 2 and 3 bits have mixtures of their own. mxfp4_moe gives MXFP4
-to matrices of experts and Q8_0 to others. Norms, biases and other small tensors stay as they are, and so do all
+to matrices of experts and Q8_0 to others. q4_e is this project's own. Norms, biases and other small tensors stay as they are, and so do all
 metadata. Where a row is no whole number of blocks, a tensor gets the next better format with smaller blocks, and the
 command says so.";
 
@@ -63,7 +63,7 @@ pub struct Arguments {
     #[arg(value_name = "OUT")]
     output: PathBuf,
     /// What to quantize to: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q2_k_s, q3_k_s, q3_k_m, q3_k_l, q4_k_s,
-    /// q4_k_m, q5_k_s, q5_k_m, q6_k, iq4_nl, iq4_xs, mxfp4, mxfp4_moe, tq1_0, tq2_0
+    /// q4_k_m, q5_k_s, q5_k_m, q6_k, iq4_nl, iq4_xs, mxfp4, mxfp4_moe, tq1_0, tq2_0, q4_e
     #[arg(value_name = "TYPE", value_parser = FileType::parse, required_unless_present = "config")]
     kind: Option<&'static FileType>,
     /// A file of settings in place of a type: {"precision": "int4", "block_size": 32, "symmetric": true}

@@ -78,6 +78,7 @@ pub const ALL: &[FileType] = &[
     row("tq2_0", 37, "TQ2_0 - 2.06 bpw ternary", Format::TQ2_0, Better::Ternary),
     row("mxfp4_moe", 38, "MXFP4 MoE", Format::MXFP4, Better::Experts),
     row("mxfp4", 38, "MXFP4", Format::MXFP4, Better::Output),
+    row("q4_e", 1024, "Q4_E - 4.25 bpw", Format::Q4E, Better::Output),
 ];
 
 impl FileType {
