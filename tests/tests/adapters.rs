@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tests::golden::distance;
 use tests::observe::{Observed, as_f64, digest, observe, submit, submit_adapted};
+use tests::process::handmill;
 use tests::random::Random;
 use tests::tiny::Model;
 
@@ -204,7 +205,7 @@ fn what_is_no_adapter_of_the_model_is_refused() {
         ("an embedding", renamed("blk.0.attn_q", "token_embd"), "an embedding"),
         ("half", adapter("llama", &half), "half of an adapter"),
         ("another shape", adapter("llama", &wide), "shapes"),
-        ("no part", renamed("lora_a", "lora_x"), "no part"),
+        ("no part", renamed("lora_", "lorax_"), "no part"),
     ];
     for (name, bytes_of, words) in rows {
         let path = write(folder.path(), "bad.gguf", &bytes_of);
@@ -212,4 +213,33 @@ fn what_is_no_adapter_of_the_model_is_refused() {
         let error = error.expect_err(name).to_string();
         assert!(error.contains(words), "{name}: {error}");
     }
+}
+
+/// The server puts on what a Modelfile names, and what is made of such a model keeps it; commands that would leave it out
+/// refuse.
+#[test]
+fn a_modelfile_names_an_adapter() {
+    let server = tests::http::Server::start(&[]);
+    let folder = server.folder();
+    let bytes = std::fs::read(folder.join("tiny.gguf")).expect("the server's model");
+    let own = floats(&Gguf::parse(&bytes).expect("a sound model"));
+    write(&folder, "a.gguf", &adapter("llama", &factors(&own, 5)));
+    for (name, text) in
+        [("plain", "FROM ./tiny.gguf"), ("adapted", "FROM ./tiny.gguf\nADAPTER ./a.gguf"), ("child", "FROM adapted")]
+    {
+        let file = write(&folder, "Modelfile", text.as_bytes());
+        let create = handmill(&["create", name, "-f", file.to_str().expect("UTF-8")]);
+        create.environment("HANDMILL_HOME", &folder.join("store")).run().success();
+    }
+    let answer = |model: &str| {
+        let options = serde_json::json!({ "num_predict": 12, "temperature": 0, "ignore_eos": true });
+        let body = serde_json::json!({ "model": model, "prompt": "the rain", "raw": true, "stream": false, "options": options });
+        let answer = server.post("/api/generate", &body.to_string());
+        assert_eq!(answer.status, 200, "{model}: {}", answer.body);
+        answer.json()["response"].to_string()
+    };
+    let [plain, adapted, child] = ["plain", "adapted", "child"].map(answer);
+    assert!(plain != adapted && adapted == child, "{plain} {adapted} {child}");
+    let run = handmill(&["run", "adapted", "x", "-n", "1"]).environment("HANDMILL_HOME", &folder.join("store")).run();
+    assert!(run.code == Some(1) && run.stderr.contains("--lora"), "{run:?}");
 }
