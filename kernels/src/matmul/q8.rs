@@ -1,6 +1,6 @@
 //! Integer codes times quantized activations.
 //!
-//! A few columns ([`few`]): decode. The format's blocks are unpacked in registers. Many columns
+//! A few columns ([`few`]): decode, of one sequence or of many. The format's blocks are unpacked in registers. Many columns
 //! ([`many`]): a chunk of some panels is unpacked to memory once, then tile after tile of columns passes over it
 //! ([`add_tile`]), in loops that know only the [`Shape`] of the format.
 //!
@@ -18,8 +18,16 @@ use std::ops::Range;
 
 /// Bytes of activations that a core's second-level cache keeps while panel after panel passes over them.
 const RESIDENT: usize = 1 << 20;
-/// Most tiles for which weights are unpacked in registers.
-const FEW_TILES: usize = 1;
+/// Tiles of columns whose sums and dots stay in registers beside the codes of one panel.
+const fn tiles_at_a_time<S: Simd>() -> usize {
+    if S::REGISTERS >= 32 { 2 } else { 1 }
+}
+/// Most tiles for which panels are unpacked in registers, again for every few tiles. Where all fit, two at a time, this
+/// is faster than unpacking to memory as long as the second-level cache keeps the activations: 8 columns cost little
+/// more than 4, where they cost twice as much.
+const fn few_tiles<S: Simd>() -> usize {
+    if S::REGISTERS >= 32 { 16 } else { 1 }
+}
 /// Tiles whose sums are kept at a time: with the unpacked chunk of three panels they fill the first-level cache.
 const MAX_TILES: usize = 24;
 /// Most of [`panels_at_a_time`].
@@ -33,7 +41,7 @@ pub fn run<S: Simd, U: Coded>(
     panels: Range<usize>,
     out: &mut Columns<'_>,
 ) {
-    if layout.tiles() > FEW_TILES {
+    if layout.tiles() > few_tiles::<S>() || layout.tiles() > 1 && layout.bytes() > RESIDENT / 2 {
         let units = Units::new(bytes, layout);
         return match layout.planes {
             1 => many::<S, U::Shape, 1>(s, args, (expand::bytes::<S, U>, units), panels, out),
@@ -51,7 +59,8 @@ pub fn run<S: Simd, U: Coded>(
     );
 }
 
-/// One tile of columns.
+/// A few tiles of columns, panel after panel: where there are more tiles than stay in registers, a panel is unpacked
+/// again for the next of them, from the first-level cache.
 #[inline(always)]
 fn few<S: Simd, U: Coded, const T: usize, const PLANES: usize>(
     s: S,
@@ -60,53 +69,91 @@ fn few<S: Simd, U: Coded, const T: usize, const PLANES: usize>(
     panels: Range<usize>,
     out: &mut Columns<'_>,
 ) {
-    let (all, len) = (args.weights.all::<U>(), args.weights.blocks::<U>());
     for panel in panels.clone() {
-        let mut sums = [s.splat(0.0); T];
-        let mut at = panel * len;
-        for chunk in 0..units.chunks() {
-            for x in units.get(chunk, 0).chunks_exact(U::K / GROUP) {
-                let (w, soon) = (&all[at], soon::<U>(all, at));
-                for (g, x) in x.iter().enumerate() {
-                    prefetch::<S, U>(s, soon, g);
-                    add_group::<S, U, T, PLANES>(s, w, g, x, &mut sums);
+        let mut tile = 0;
+        while tile < units.tiles() {
+            let sums: &mut [_] = match units.tiles() - tile {
+                2.. if const { tiles_at_a_time::<S>() == 2 } => {
+                    &mut tiles::<S, U, T, PLANES, 2>(s, args, units, (panel, tile))
                 }
-                at += 1;
+                _ => &mut tiles::<S, U, T, PLANES, 1>(s, args, units, (panel, tile)),
+            };
+            for sums in sums {
+                let columns = tile * T / PLANES..out.len();
+                for (column, &sum) in columns.zip(&sums[..T / PLANES]) {
+                    store(s, sum, args, panel, column, out.panel(column, panel - panels.start));
+                }
+                tile += 1;
             }
-        }
-        for column in 0..out.len() {
-            store(s, sums[column], args, panel, column, out.panel(column, panel - panels.start));
         }
     }
 }
 
-/// Adds group `g` of a panel, times a tile of columns, to the sums.
+/// The sums of one panel and `N` tiles.
 #[inline(always)]
-fn add_group<S: Simd, U: Coded, const T: usize, const PLANES: usize>(
+fn tiles<S: Simd, U: Coded, const T: usize, const PLANES: usize, const N: usize>(
+    s: S,
+    args: &MatMul<'_>,
+    units: Units<'_, T>,
+    (panel, tile): (usize, usize),
+) -> [[S::F32; T]; N] {
+    let (all, len) = (args.weights.all::<U>(), args.weights.blocks::<U>());
+    let mut sums = [[s.splat(0.0); T]; N];
+    let mut at = panel * len;
+    for chunk in 0..units.chunks() {
+        let mut x = [&[][..]; N];
+        for (n, x) in x.iter_mut().enumerate() {
+            *x = units.get(chunk, tile + n);
+        }
+        for first in (0..x[0].len()).step_by(U::K / GROUP) {
+            let (w, soon) = (&all[at], soon::<U>(all, at));
+            for g in 0..U::K / GROUP {
+                prefetch::<S, U>(s, soon, g);
+                let mut of_group = [&x[0][first + g]; N];
+                for n in 0..N {
+                    of_group[n] = &x[n][first + g];
+                }
+                add_group::<S, U, T, PLANES, N>(s, w, g, of_group, &mut sums);
+            }
+            at += 1;
+        }
+    }
+    sums
+}
+
+/// Adds group `g` of a panel, times some tiles of columns, to the sums.
+#[inline(always)]
+fn add_group<S: Simd, U: Coded, const T: usize, const PLANES: usize, const N: usize>(
     s: S,
     w: &U::Block,
     g: usize,
-    x: &Group<T>,
-    sums: &mut [S::F32; T],
+    x: [&Group<T>; N],
+    sums: &mut [[S::F32; T]; N],
 ) {
     let sub = U::Shape::SUB;
-    let mut dots = [s.dot_start(s.splat_i32(0)); T];
+    let mut dots = [[s.dot_start(s.splat_i32(0)); T]; N];
     each_step!(STEP, {
         if 4 * STEP % sub == 0 {
-            dots = start::<S, U::Shape, T>(s, x, 4 * STEP / sub);
+            for n in 0..N {
+                dots[n] = start::<S, U::Shape, T>(s, x[n], 4 * STEP / sub);
+            }
         }
         let codes = U::codes(s, w, g, STEP);
-        for c in 0..T {
-            dots[c] = dot::<S, U::Shape>(s, dots[c], codes, x[STEP][c]);
-            if (STEP + 1).is_multiple_of(until_carry::<U::Shape>()) {
-                dots[c] = s.dot_carry(dots[c]);
+        for n in 0..N {
+            for c in 0..T {
+                dots[n][c] = dot::<S, U::Shape>(s, dots[n][c], codes, x[n][STEP][c]);
+                if (STEP + 1).is_multiple_of(until_carry::<U::Shape>()) {
+                    dots[n][c] = s.dot_carry(dots[n][c]);
+                }
             }
         }
         if 4 * (STEP + 1) % sub == 0 {
             let half = 4 * STEP / sub;
             let at = g * (GROUP / sub) + half;
             let (scale, min) = (U::scale(s, w, at), U::min(s, w, at));
-            finish::<S, U::Shape, T, PLANES>(s, &dots, [scale, min], (x, half), sums);
+            for n in 0..N {
+                finish::<S, U::Shape, T, PLANES>(s, &dots[n], [scale, min], (x[n], half), &mut sums[n]);
+            }
         }
     });
 }
