@@ -198,7 +198,8 @@ impl Scheduler {
         }
         let answers = batch.tokens().len();
         if answers > 0 {
-            room.tokens = room.tokens.min(self.pace.prompt_tokens());
+            let prompts = self.running.len() - answers;
+            room.tokens = room.tokens.min(self.pace.prompt_tokens(prompts, answers));
         }
         for i in 0..self.running.len() {
             let (before, rest) = self.running.split_at_mut(i);
@@ -280,8 +281,11 @@ impl Scheduler {
             }
             let rows = &logits[r.outputs.start * n_vocab..r.outputs.end * n_vocab];
             let ctx = self.limits.ctx;
-            let alive = catch_unwind(AssertUnwindSafe(|| r.advance(rows, ctx, now)))
-                .unwrap_or_else(|_| r.fail(Error::Internal("a request's step panicked".into())));
+            let alive = unless_panic(|| r.advance(rows, ctx, now));
+            let alive = alive.unwrap_or_else(|| {
+                // Whoever listens may be what panicked.
+                unless_panic(|| r.fail(Error::Internal("a request's step panicked".into()))).unwrap_or(false)
+            });
             if alive {
                 i += 1;
             } else {
@@ -301,6 +305,11 @@ impl Scheduler {
             (w.sink)(Event::Failed(error()));
         }
     }
+}
+
+/// What `work` gives; none where it panics.
+fn unless_panic<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
 impl Running {
