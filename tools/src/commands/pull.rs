@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 
 use crate::error::{Error, Result};
-use crate::source::{LocalFile, Outcome, Source, Url, catalogue};
+use crate::source::{LocalFile, Outcome, Registry, Source, Url, catalogue};
 use crate::store::{Digest, Expected, Name, Store};
 use crate::ui::{Ui, print};
 
@@ -14,6 +14,8 @@ Examples:
   handmill pull smollm2
   handmill pull ./model.gguf --name mine
   handmill pull https://example.com/model.gguf --name mine:q4 --sha256 DIGEST
+  handmill pull hf.co/USER/REPOSITORY-GGUF:Q4_K_M
+  handmill pull localhost:5000/library/mine:latest
 
 A download that breaks off goes on from where it was when the command is repeated.";
 
@@ -21,7 +23,8 @@ A download that breaks off goes on from where it was when the command is repeate
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// A name of the catalogue, the path of a GGUF file, or an http(s) address of one
+    /// A name of the catalogue, the path of a GGUF file, an http(s) address of one, or HOST/NAMESPACE/MODEL[:TAG] of a
+    /// registry such as Ollama's (registry.ollama.ai) or Hugging Face's (hf.co)
     #[arg(value_name = "MODEL")]
     model: String,
     /// The name to give it [default: the name in the catalogue, or the file's name]
@@ -80,6 +83,10 @@ fn source(arguments: &Arguments, store: &Store, ui: Ui) -> Result<(Name, Option<
         Some(source) => Ok((given.unwrap_or(name), Some(Box::new(source)))),
         None if path.is_file() => {
             let source = LocalFile::new(path, None, ui)?;
+            Ok((given.unwrap_or(name), Some(Box::new(source))))
+        }
+        None if model.matches('/').count() == 2 => {
+            let source = Registry::new(model, false)?;
             Ok((given.unwrap_or(name), Some(Box::new(source))))
         }
         None if store.manifest(&name)?.is_some() && given.is_none() => Ok((name, None)),

@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 use ureq::Agent;
 use ureq::http::{HeaderMap, Response, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::transport::DefaultConnector;
 
 use super::Job;
+use super::reach::{Gate, Reach};
 use crate::error::{Error, Result};
 use crate::ui::format::bytes;
 
@@ -35,6 +37,8 @@ pub struct Settings {
     pub certificates: Option<PathBuf>,
     /// A proxy; none takes that of the environment's variables.
     pub proxy: Option<String>,
+    /// Whom it may lead to.
+    pub reach: Reach,
 }
 
 impl Settings {
@@ -49,7 +53,7 @@ impl Settings {
             "/etc/ssl/cert.pem",
         ];
         let certificates = named.into_iter().flatten().chain(system.map(PathBuf::from)).find(|p| p.is_file());
-        Settings { certificates, proxy: None }
+        Settings { certificates, ..Settings::default() }
     }
 }
 
@@ -115,7 +119,8 @@ impl Client {
                 .map_err(|_| Error::Usage("the proxy that pip is configured with is no proxy address".into()))?;
             config = config.proxy(Some(proxy));
         }
-        Ok(Client { agent: config.build().new_agent() })
+        let gate = Gate::new(settings.reach);
+        Ok(Client { agent: Agent::with_parts(config.build(), DefaultConnector::default(), gate) })
     }
 
     /// A small text.

@@ -6,6 +6,7 @@ mod file;
 mod http;
 mod pip;
 mod python;
+mod reach;
 mod registry;
 mod url;
 
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::store::{Blob, Config, Expected, Kind, Layer, Manifest, Name, Store, Writer, media};
 use crate::ui::{Bar, Ui};
 pub use file::LocalFile;
+pub use reach::Reach;
 pub use registry::Registry;
 pub use url::Url;
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::net::IpAddr;
 
 use super::http::{Client, Request, Settings};
-use super::{Job, Source};
+use super::{Job, Reach, Source};
 use crate::error::{Error, Result};
 use crate::store::{Config, Expected, Layer, Manifest, media};
 
@@ -24,6 +24,7 @@ pub struct Registry {
     base: String,
     name: String,
     tag: String,
+    reach: Reach,
 }
 
 /// Whether text can be a part of an address: the grammar of names in the store, with capital letters kept.
@@ -57,7 +58,13 @@ impl Registry {
         }
         let local = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
         let scheme = if insecure || local { "http" } else { "https" };
-        Ok(Registry { base: format!("{scheme}://{host}"), name: format!("{namespace}/{model}"), tag: tag.to_string() })
+        let (base, name) = (format!("{scheme}://{host}"), format!("{namespace}/{model}"));
+        Ok(Registry { base, name, tag: tag.to_string(), reach: Reach::All })
+    }
+
+    /// The same, from nowhere else than there.
+    pub fn within(self, reach: Reach) -> Registry {
+        Registry { reach, ..self }
     }
 
     fn fetch_layer(&self, client: &Client, job: &Job, layer: &Layer) -> Result<()> {
@@ -96,7 +103,7 @@ impl Source for Registry {
 
     fn fetch(&self, job: &Job) -> Result<Manifest> {
         job.ui.say("pulling manifest");
-        let client = Client::new(&Settings::of_environment())?;
+        let client = Client::new(&Settings { reach: self.reach, ..Settings::of_environment() })?;
         let url = format!("{}/v2/{}/manifests/{}", self.base, self.name, self.tag);
         let kinds = format!("{}, application/vnd.oci.image.manifest.v1+json", media::MANIFEST);
         let text = client.get(&url, &kinds, MANIFEST)?;

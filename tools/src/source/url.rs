@@ -5,7 +5,7 @@ use std::io::Read;
 
 use super::file::refuse_split;
 use super::http::{Client, Request, Settings, shown};
-use super::{Job, Source, check_magic};
+use super::{Job, Reach, Source, check_magic};
 use crate::error::{Error, Result};
 use crate::store::{Expected, Manifest, media};
 
@@ -13,6 +13,7 @@ use crate::store::{Expected, Manifest, media};
 pub struct Url {
     url: String,
     expected: Expected,
+    reach: Reach,
 }
 
 impl Url {
@@ -22,7 +23,12 @@ impl Url {
     /// The file is one part of a split model.
     pub fn new(url: &str, expected: Expected) -> Result<Url> {
         refuse_split(file_name(url))?;
-        Ok(Url { url: url.into(), expected })
+        Ok(Url { url: url.into(), expected, reach: Reach::All })
+    }
+
+    /// The same, from nowhere else than there.
+    pub fn within(self, reach: Reach) -> Url {
+        Url { reach, ..self }
     }
 
     /// The last part of the address's path.
@@ -58,7 +64,7 @@ impl Source for Url {
         }
         // A fixed name: the address's own text never becomes part of a path.
         let path = job.folder.join("model.gguf");
-        let client = Client::new(&Settings::of_environment())?;
+        let client = Client::new(&Settings { reach: self.reach, ..Settings::of_environment() })?;
         let request = Request {
             url: &self.url,
             target: &path,

@@ -1,6 +1,5 @@
 //! Changes of the store: copy, delete, create, pull, blobs.
 
-use std::net::{IpAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
@@ -17,7 +16,7 @@ use super::super::{chats, reply};
 use super::model;
 use crate::error::Error;
 use crate::make::{From, Recipe, make};
-use crate::source::{Registry, Source, Url, catalogue, obtain};
+use crate::source::{Reach, Registry, Source, Url, catalogue, obtain};
 use crate::store::{Digest, Expected, Name, Writer};
 use crate::ui::{Ui, watched};
 
@@ -171,32 +170,6 @@ fn recipe(fields: &mut Fields) -> Result<Recipe> {
     Ok(recipe)
 }
 
-/// Whether a host of this address is on this machine or in a private network.
-fn is_private(url: &str) -> bool {
-    let Some((scheme, rest)) = url.split_once("://") else { return true };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    let port = if scheme == "http" { 80 } else { 443 };
-    let target = if host.contains(':') && !host.ends_with(']') { host.to_string() } else { format!("{host}:{port}") };
-    let private = |ip: IpAddr| match ip {
-        IpAddr::V4(ip) => {
-            let shared = ip.octets()[0] == 100 && (64..128).contains(&ip.octets()[1]);
-            ip.is_loopback()
-                || ip.is_private()
-                || ip.is_link_local()
-                || ip.is_unspecified()
-                || ip.is_multicast()
-                || shared
-        }
-        IpAddr::V6(ip) => {
-            let local = (ip.segments()[0] & 0xfe00) == 0xfc00 || (ip.segments()[0] & 0xffc0) == 0xfe80;
-            ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || local || ip.to_ipv4_mapped().is_some()
-        }
-    };
-    // A name that cannot be resolved is the download's own error.
-    target.to_socket_addrs().is_ok_and(|mut all| all.any(|a| private(a.ip())))
-}
-
 /// `/api/pull`.
 pub async fn pull(mut call: Call) -> Result<Response> {
     let mut fields = call.fields().await?;
@@ -210,11 +183,12 @@ pub async fn pull(mut call: Call) -> Result<Response> {
     if app.config.offline {
         return Err(Fault::new(StatusCode::FORBIDDEN, "the server is offline (--offline): it pulls nothing"));
     }
-    let private = app.config.private_pull;
-    let (name, source) = source(&text, insecure)?;
+    let reach = if app.config.private_pull { Reach::All } else { Reach::Public };
+    let (name, source) = source(&text, insecure, reach)?;
     progress(stream, move || {
         let address = source.describe();
-        if address.contains("://") && !private && is_private(&address) {
+        // What redirects lead to is refused on the way; this is the clearer answer.
+        if address.contains("://") && !reach.allows(&address) {
             let message = "the address is of a private network; --allow-private-pull lets the server pull from there";
             return Err(Fault::new(StatusCode::FORBIDDEN, message));
         }
@@ -226,9 +200,9 @@ pub async fn pull(mut call: Call) -> Result<Response> {
 }
 
 /// Where a name or an address leads.
-fn source(text: &str, insecure: bool) -> Result<(Name, Box<dyn Source + Send>)> {
+fn source(text: &str, insecure: bool, reach: Reach) -> Result<(Name, Box<dyn Source + Send>)> {
     if Url::is_one(text) {
-        let url = Url::new(text, Expected::default())?;
+        let url = Url::new(text, Expected::default())?.within(reach);
         let stem = url.file_name().trim_end_matches(".gguf").to_ascii_lowercase();
         return Ok((stem.parse()?, Box::new(url)));
     }
@@ -236,7 +210,7 @@ fn source(text: &str, insecure: bool) -> Result<(Name, Box<dyn Source + Send>)> 
     if let Some(source) = catalogue::find(&name)? {
         return Ok((name, Box::new(source)));
     }
-    Ok((name, Box::new(Registry::new(text, insecure)?)))
+    Ok((name, Box::new(Registry::new(text, insecure)?.within(reach))))
 }
 
 /// HEAD of a blob.
@@ -297,26 +271,4 @@ pub async fn add_blob(mut call: Call) -> Result<Response> {
     let mut response = reply::nothing();
     *response.status_mut() = StatusCode::CREATED;
     Ok(response)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_private;
-
-    #[test]
-    fn private_addresses() {
-        let private = [
-            "http://127.0.0.1/x",
-            "https://[::1]:80/",
-            "http://10.0.0.1",
-            "http://169.254.169.254/latest",
-            "http://[::ffff:10.0.0.1]/",
-            "http://localhost:5000/x",
-            "x",
-        ];
-        for url in private {
-            assert!(is_private(url), "{url}");
-        }
-        assert!(!is_private("https://93.184.216.34/x"));
-    }
 }
