@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use engine::{Cancel, Event, Finish, Request, Timings};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::app::App;
 use super::call::Ticket;
@@ -49,13 +49,27 @@ pub struct End {
     pub timings: Timings,
 }
 
+/// An event of one of the answers, and when it happened.
+type Heard = (usize, Instant, Event);
+
+/// Hears what an engine says of one of the answers. Where `whole`, nobody is woken before its end: an answer that is
+/// given as a whole costs its engine nothing on the way.
+fn sink(index: usize, whole: bool, sender: UnboundedSender<Heard>) -> Box<dyn FnMut(Event) -> bool + Send> {
+    let mut held = Vec::new();
+    Box::new(move |event| {
+        let last = matches!(event, Event::Done { .. } | Event::Failed(_));
+        held.push((index, Instant::now(), event));
+        whole && !last || held.drain(..).all(|heard| sender.send(heard).is_ok())
+    })
+}
+
 /// Several answers to one prompt.
 pub struct Answers {
     app: Arc<App>,
     ticket: Ticket,
     /// The model; free again when this is dropped.
     pub lease: Lease,
-    events: UnboundedReceiver<(usize, Event)>,
+    events: UnboundedReceiver<Heard>,
     cancel: Cancel,
     /// Tokens of each answer.
     pub ids: Vec<Vec<u32>>,
@@ -80,6 +94,8 @@ pub struct Reading {
     pub thinking: bool,
     /// Give the tokens with their probabilities.
     pub logprobs: bool,
+    /// Nobody reads an answer before it is complete.
+    pub whole: bool,
 }
 
 impl Answers {
@@ -93,8 +109,7 @@ impl Answers {
         }
         for (index, mut request) in requests.into_iter().enumerate() {
             request.cancel = cancel.clone();
-            let sender = sender.clone();
-            lease.engine.submit_to(request, Box::new(move |event| sender.send((index, event)).is_ok()));
+            lease.engine.submit_to(request, sink(index, reading.whole, sender.clone()));
         }
         let reader = Reader::new(reading.tools, reading.think, reading.thinking);
         Answers {
@@ -142,16 +157,21 @@ impl Answers {
             };
             match event {
                 None => return Err(Fault::internal("the engine dropped a request")),
-                Some((_, Event::Failed(error))) => return Err(error.into()),
-                Some((_, Event::Prompt { .. })) => {}
-                Some((index, Event::Token { id, text, logprob, top })) => self.token(index, &text, (id, logprob, top)),
-                Some((index, Event::Done { reason, text, timings })) => self.done(index, &text, reason, timings),
+                Some((_, _, Event::Failed(error))) => return Err(error.into()),
+                Some((_, _, Event::Prompt { .. })) => {}
+                Some((index, at, Event::Token { id, text, logprob, top })) => {
+                    self.clock(at);
+                    self.token(index, &text, (id, logprob, top));
+                }
+                Some((index, at, Event::Done { reason, text, timings })) => {
+                    self.clock(at);
+                    self.done(index, &text, reason, timings);
+                }
             }
         }
     }
 
     fn token(&mut self, index: usize, text: &str, (id, logprob, top): (u32, Option<f32>, Vec<(u32, f32)>)) {
-        self.clock();
         self.ids[index].push(id);
         let part = self.readers[index].push(text);
         self.called[index] |= !part.calls.is_empty();
@@ -162,7 +182,6 @@ impl Answers {
     }
 
     fn done(&mut self, index: usize, text: &str, finish: Finish, timings: Timings) {
-        self.clock();
         let mut part = self.readers[index].push(text);
         let rest = self.readers[index].finish();
         part.content += &rest.content;
@@ -179,11 +198,10 @@ impl Answers {
     }
 
     /// Times of the first token and between tokens.
-    fn clock(&mut self) {
-        let now = Instant::now();
-        match self.last.replace(now) {
-            None => self.app.metrics.first_token(now - self.start),
-            Some(before) => self.app.metrics.gap(now - before),
+    fn clock(&mut self, at: Instant) {
+        match self.last.replace(at) {
+            None => self.app.metrics.first_token(at.saturating_duration_since(self.start)),
+            Some(before) => self.app.metrics.gap(at.saturating_duration_since(before)),
         }
     }
 

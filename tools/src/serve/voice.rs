@@ -11,27 +11,40 @@ use super::fault::{Dialect, Fault, Result};
 use super::reader::Part;
 use super::reply;
 
-/// How a dialect writes a stream. Each text may be empty.
+/// How a route writes a stream. Each text may be empty.
 pub trait Voice: Send + 'static {
+    /// Whose errors it writes, and with them the type of the whole.
+    const DIALECT: Dialect;
+
     /// What comes before anything else.
-    fn start(&mut self, answers: &Answers) -> String;
+    fn start(&mut self, _: &Answers) -> String {
+        String::new()
+    }
+
     /// A piece of one of the answers.
     fn more(&mut self, answers: &Answers, index: usize, part: Part, token: Option<Token>) -> String;
+
     /// One of the answers is complete.
     fn end(&mut self, answers: &Answers, index: usize, end: &End) -> String;
+
     /// All answers are complete.
-    fn finish(&mut self, answers: &Answers) -> String;
-    /// Something went wrong in the middle.
-    fn fault(&mut self, fault: &Fault) -> String;
-    /// Type of the whole.
-    fn content_type(&self) -> &'static str;
+    fn finish(&mut self, _: &Answers) -> String {
+        String::new()
+    }
 }
 
-/// The line of an error in a dialect's stream.
-pub fn error_line(dialect: Dialect, fault: &Fault) -> String {
+/// The line of an error in the middle of a dialect's stream.
+fn error_line(dialect: Dialect, fault: &Fault) -> String {
     match dialect {
         Dialect::Ollama => format!("{}\n", fault.json(dialect)),
         Dialect::OpenAi | Dialect::Llama => format!("data: {}\n\n", fault.json(dialect)),
+    }
+}
+
+fn content_type(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Ollama => "application/x-ndjson",
+        Dialect::OpenAi | Dialect::Llama => "text/event-stream",
     }
 }
 
@@ -45,9 +58,8 @@ enum State {
 ///
 /// # Errors
 /// As [`Answers::next`].
-pub async fn stream(mut answers: Answers, voice: impl Voice, ticket: &Ticket) -> Result<Response> {
+pub async fn stream<V: Voice>(mut answers: Answers, voice: V, ticket: &Ticket) -> Result<Response> {
     answers.settle().await?;
-    let kind = voice.content_type();
     let ticket = ticket.clone();
     let first = (answers, voice, State::Start, ticket);
     let body = stream::unfold(first, |(mut answers, mut voice, state, ticket)| async move {
@@ -69,7 +81,7 @@ pub async fn stream(mut answers: Answers, voice: impl Voice, ticket: &Ticket) ->
                     Err(fault) => {
                         state = State::End;
                         ticket.failed(&fault);
-                        voice.fault(&fault)
+                        error_line(V::DIALECT, &fault)
                     }
                 },
             };
@@ -78,5 +90,5 @@ pub async fn stream(mut answers: Answers, voice: impl Voice, ticket: &Ticket) ->
             }
         }
     });
-    Ok(reply::with_type(StatusCode::OK, kind, Body::from_stream(body)))
+    Ok(reply::with_type(StatusCode::OK, content_type(V::DIALECT), Body::from_stream(body)))
 }

@@ -4,19 +4,18 @@ use axum::response::Response;
 use engine::template::Message;
 use serde_json::{Map, Value as Json, json};
 
-use super::super::answers::{Answers, End, Reading, Token, collect};
+use super::super::answers::{Answers, Reading};
 use super::super::app::blocking;
 use super::super::ask::{self, Asked, Wanted, ask};
 use super::super::call::Call;
-use super::super::fault::{Dialect, Fault, Result};
+use super::super::fault::{Fault, Result};
 use super::super::fields::{Fields, wrong};
 use super::super::loaded::Loaded;
 use super::super::options::Settings;
 use super::super::prompt::Extras;
 use super::super::reader::{Call as ToolCall, Part};
-use super::super::voice::{Voice, error_line, stream};
 use super::super::{chats, reply};
-use super::{Base, finish, generate::rendered, line, logprob, no_images, now};
+use super::{Base, Lines, generate::rendered, no_images, now};
 
 /// The route.
 pub async fn chat(mut call: Call) -> Result<Response> {
@@ -89,16 +88,10 @@ async fn answer(
     }
     let think = lease.template.as_ref().is_some_and(|t| t.thinks()) && base.think != Some(Json::Bool(false));
     let thinking = think && ask::opens_thought(&lease, &prompt);
-    let reading = Reading { tools: has_tools, think, thinking, logprobs: base.probs.is_some() };
-    let mut answers = Answers::start(&call.app, &call.ticket, lease, requests, reading);
-    let voice = Lines { model: base.model, warnings: base.warnings };
-    if base.stream {
-        return stream(answers, voice, &call.ticket).await;
-    }
-    let whole = collect(&mut answers).await?.remove(0);
-    let mut map = voice.map(&answers, whole.part, &whole.tokens);
-    finish(&mut map, &answers, &whole.end, &voice.warnings);
-    Ok(reply::json(&Json::Object(map)))
+    let reading = Reading { tools: has_tools, think, thinking, logprobs: base.probs.is_some(), whole: !base.stream };
+    let answers = Answers::start(&call.app, &call.ticket, lease, requests, reading);
+    let lines = Lines { model: base.model, warnings: base.warnings, said, context: None };
+    lines.respond(answers, base.stream, &call.ticket).await
 }
 
 /// A model was loaded or unloaded, and nothing was asked.
@@ -144,58 +137,15 @@ fn calls(calls: &[ToolCall]) -> Json {
     calls.iter().enumerate().map(one).collect()
 }
 
-struct Lines {
-    model: String,
-    warnings: Vec<String>,
-}
-
-impl Lines {
-    fn map(&self, answers: &Answers, part: Part, tokens: &[Token]) -> Map<String, Json> {
-        let mut message = Map::new();
-        message.insert("role".into(), json!("assistant"));
-        message.insert("content".into(), json!(part.content));
-        if !part.thinking.is_empty() {
-            message.insert("thinking".into(), json!(part.thinking));
-        }
-        if !part.calls.is_empty() {
-            message.insert("tool_calls".into(), calls(&part.calls));
-        }
-        let mut map = Map::new();
-        map.insert("model".into(), json!(self.model));
-        map.insert("created_at".into(), json!(now()));
-        map.insert("message".into(), Json::Object(message));
-        map.insert("done".into(), json!(false));
-        if !tokens.is_empty() {
-            map.insert("logprobs".into(), tokens.iter().map(|t| logprob(answers, t)).collect());
-        }
-        map
+fn said(part: Part) -> Map<String, Json> {
+    let mut message = Map::new();
+    message.insert("role".into(), json!("assistant"));
+    message.insert("content".into(), json!(part.content));
+    if !part.thinking.is_empty() {
+        message.insert("thinking".into(), json!(part.thinking));
     }
-}
-
-impl Voice for Lines {
-    fn start(&mut self, _: &Answers) -> String {
-        String::new()
+    if !part.calls.is_empty() {
+        message.insert("tool_calls".into(), calls(&part.calls));
     }
-
-    fn more(&mut self, answers: &Answers, _: usize, part: Part, token: Option<Token>) -> String {
-        line(self.map(answers, part, token.as_slice()))
-    }
-
-    fn end(&mut self, answers: &Answers, _: usize, end: &End) -> String {
-        let mut map = self.map(answers, Part::default(), &[]);
-        finish(&mut map, answers, end, &self.warnings);
-        line(map)
-    }
-
-    fn finish(&mut self, _: &Answers) -> String {
-        String::new()
-    }
-
-    fn fault(&mut self, fault: &Fault) -> String {
-        error_line(Dialect::Ollama, fault)
-    }
-
-    fn content_type(&self) -> &'static str {
-        "application/x-ndjson"
-    }
+    Map::from_iter([("message".into(), Json::Object(message))])
 }

@@ -4,11 +4,11 @@ use axum::response::Response;
 use engine::template::Message;
 use serde_json::{Map, Value as Json, json};
 
-use super::super::answers::{Answers, End, Reading, Token, collect};
+use super::super::answers::{Answers, Reading};
 use super::super::app::blocking;
 use super::super::ask::{self, Asked, Wanted, ask};
 use super::super::call::Call;
-use super::super::fault::{Dialect, Fault, Result};
+use super::super::fault::{Fault, Result};
 use super::super::fields::{Fields, int};
 use super::super::go::GoTemplate;
 use super::super::loaded::Loaded;
@@ -16,8 +16,7 @@ use super::super::options::Settings;
 use super::super::prompt::{self, Extras};
 use super::super::reader::Part;
 use super::super::reply;
-use super::super::voice::{Voice, error_line, stream};
-use super::{Base, finish, line, logprob, no_images, now};
+use super::{Base, Lines, no_images, now};
 
 struct Generate {
     base: Base,
@@ -136,16 +135,12 @@ pub async fn generate(mut call: Call) -> Result<Response> {
         think,
         thinking: think && ask::opens_thought(&lease, &prompt),
         logprobs: generate.base.probs.is_some(),
+        whole: !generate.base.stream,
     };
-    let mut answers = Answers::start(&call.app, &call.ticket, lease, requests, reading);
-    let mut voice = Lines { model: generate.base.model, raw: generate.raw, prompt, warnings: generate.base.warnings };
-    if generate.base.stream {
-        return stream(answers, voice, &call.ticket).await;
-    }
-    let whole = collect(&mut answers).await?.remove(0);
-    let mut map = voice.map(&answers, whole.part, &whole.tokens);
-    voice.last(&mut map, &answers, &whole.end);
-    Ok(reply::json(&Json::Object(map)))
+    let answers = Answers::start(&call.app, &call.ticket, lease, requests, reading);
+    let context = (!generate.raw).then_some(prompt);
+    let lines = Lines { model: generate.base.model, warnings: generate.base.warnings, said, context };
+    lines.respond(answers, generate.base.stream, &call.ticket).await
 }
 
 /// A model was loaded or unloaded, and nothing was asked.
@@ -159,62 +154,10 @@ pub fn rendered(model: &Loaded, name: &str, prompt: &[u32]) -> Response {
     reply::json(&json!({"model": name, "created_at": now(), "_debug_info": {"rendered_template": text}}))
 }
 
-struct Lines {
-    model: String,
-    raw: bool,
-    prompt: Vec<u32>,
-    warnings: Vec<String>,
-}
-
-impl Lines {
-    fn map(&self, answers: &Answers, part: Part, tokens: &[Token]) -> Map<String, Json> {
-        let mut map = Map::new();
-        map.insert("model".into(), json!(self.model));
-        map.insert("created_at".into(), json!(now()));
-        map.insert("response".into(), json!(part.content));
-        if !part.thinking.is_empty() {
-            map.insert("thinking".into(), json!(part.thinking));
-        }
-        map.insert("done".into(), json!(false));
-        if !tokens.is_empty() {
-            map.insert("logprobs".into(), tokens.iter().map(|t| logprob(answers, t)).collect());
-        }
-        map
+fn said(part: Part) -> Map<String, Json> {
+    let mut said = Map::from_iter([("response".into(), json!(part.content))]);
+    if !part.thinking.is_empty() {
+        said.insert("thinking".into(), json!(part.thinking));
     }
-
-    fn last(&mut self, map: &mut Map<String, Json>, answers: &Answers, end: &End) {
-        if !self.raw {
-            let context: Vec<u32> = self.prompt.iter().chain(&answers.ids[0]).copied().collect();
-            map.insert("context".into(), json!(context));
-        }
-        finish(map, answers, end, &self.warnings);
-    }
-}
-
-impl Voice for Lines {
-    fn start(&mut self, _: &Answers) -> String {
-        String::new()
-    }
-
-    fn more(&mut self, answers: &Answers, _: usize, part: Part, token: Option<Token>) -> String {
-        line(self.map(answers, part, token.as_slice()))
-    }
-
-    fn end(&mut self, answers: &Answers, _: usize, end: &End) -> String {
-        let mut map = self.map(answers, Part::default(), &[]);
-        self.last(&mut map, answers, end);
-        line(map)
-    }
-
-    fn finish(&mut self, _: &Answers) -> String {
-        String::new()
-    }
-
-    fn fault(&mut self, fault: &Fault) -> String {
-        error_line(Dialect::Ollama, fault)
-    }
-
-    fn content_type(&self) -> &'static str {
-        "application/x-ndjson"
-    }
+    said
 }

@@ -8,14 +8,19 @@ pub mod models;
 
 use std::time::{Duration, SystemTime};
 
+use axum::response::Response;
 use engine::Finish;
 use serde_json::{Map, Value as Json, json};
 
-use super::answers::{Answers, End, Token};
+use super::answers::{Answers, End, Token, collect};
+use super::call::Ticket;
 use super::duration::KeepAlive;
-use super::fault::{Fault, Result};
+use super::fault::{Dialect, Fault, Result};
 use super::fields::{Fields, wrong};
 use super::guide::Shape;
+use super::reader::Part;
+use super::reply;
+use super::voice::{Voice, stream};
 use crate::ui::format::rfc3339;
 
 /// Fields that generate and chat share.
@@ -184,4 +189,59 @@ fn logprob(answers: &Answers, token: &Token) -> Json {
 /// A line of JSON.
 fn line(map: Map<String, Json>) -> String {
     format!("{}\n", Json::Object(map))
+}
+
+/// How both routes write an answer: a line a piece, or one line for all.
+struct Lines {
+    model: String,
+    warnings: Vec<String>,
+    /// A piece in the route's own form.
+    said: fn(Part) -> Map<String, Json>,
+    /// The prompt, where the last line tells the conversation so far.
+    context: Option<Vec<u32>>,
+}
+
+impl Lines {
+    fn map(&self, answers: &Answers, part: Part, tokens: &[Token]) -> Map<String, Json> {
+        let mut map = Map::new();
+        map.insert("model".into(), json!(self.model));
+        map.insert("created_at".into(), json!(now()));
+        map.extend((self.said)(part));
+        map.insert("done".into(), json!(false));
+        if !tokens.is_empty() {
+            map.insert("logprobs".into(), tokens.iter().map(|t| logprob(answers, t)).collect());
+        }
+        map
+    }
+
+    fn last(&self, answers: &Answers, part: Part, tokens: &[Token], end: &End) -> Map<String, Json> {
+        let mut map = self.map(answers, part, tokens);
+        if let Some(prompt) = &self.context {
+            let context: Vec<u32> = prompt.iter().chain(&answers.ids[0]).copied().collect();
+            map.insert("context".into(), json!(context));
+        }
+        finish(&mut map, answers, end, &self.warnings);
+        map
+    }
+
+    /// The answer, as a stream or as one object.
+    async fn respond(self, mut answers: Answers, streamed: bool, ticket: &Ticket) -> Result<Response> {
+        if streamed {
+            return stream(answers, self, ticket).await;
+        }
+        let whole = collect(&mut answers).await?.remove(0);
+        Ok(reply::json(&Json::Object(self.last(&answers, whole.part, &whole.tokens, &whole.end))))
+    }
+}
+
+impl Voice for Lines {
+    const DIALECT: Dialect = Dialect::Ollama;
+
+    fn more(&mut self, answers: &Answers, _: usize, part: Part, token: Option<Token>) -> String {
+        line(self.map(answers, part, token.as_slice()))
+    }
+
+    fn end(&mut self, answers: &Answers, _: usize, end: &End) -> String {
+        line(self.last(answers, Part::default(), &[], end))
+    }
 }

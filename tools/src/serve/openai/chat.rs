@@ -15,9 +15,9 @@ use super::super::guide::{Shape, call_shape};
 use super::super::loaded::Loaded;
 use super::super::prompt::{self, Extras};
 use super::super::reader::{Call as ToolCall, Part};
-use super::super::voice::{Voice, error_line, stream};
+use super::super::voice::{Voice, stream};
 use super::super::{chats, reply};
-use super::{Base, DONE, Head, event, logprob, reason, timings, usage};
+use super::{Base, Chunks, Head, logprob, reason, timings, usage};
 
 /// Which tools may or must be called.
 enum Choice {
@@ -176,6 +176,7 @@ pub async fn chat(mut call: Call) -> Result<Response> {
         think,
         thinking: think && ask::opens_thought(&lease, &prompt),
         logprobs: chat.probs,
+        whole: !chat.base.stream,
     };
     respond(&call, chat, Answers::start(&call.app, &call.ticket, lease, requests, reading)).await
 }
@@ -217,12 +218,8 @@ async fn respond(call: &Call, chat: Chat, mut answers: Answers) -> Result<Respon
     let head = Head::new("chatcmpl", chat.base.model, chat.base.warnings);
     if chat.base.stream {
         let n = answers.len();
-        let events = Events {
-            head,
-            include_usage: chat.base.include_usage,
-            calls: vec![0; n],
-            ends: vec![Timings::default(); n],
-        };
+        let chunks = Chunks::new(head, "chat.completion.chunk", chat.base.include_usage, n);
+        let events = Events { chunks, calls: vec![0; n] };
         return stream(answers, events, &call.ticket).await;
     }
     let all = collect(&mut answers).await?;
@@ -275,24 +272,21 @@ fn tool_call(index: usize, call: &ToolCall, streamed: bool) -> Json {
 }
 
 struct Events {
-    head: Head,
-    include_usage: bool,
+    chunks: Chunks,
     /// Calls of each answer so far.
     calls: Vec<usize>,
-    ends: Vec<Timings>,
 }
 
-impl Events {
-    fn chunk(&self, index: usize, delta: Json, finish: Option<&str>, probs: Json) -> Json {
-        let choice = json!({"index": index, "delta": delta, "finish_reason": finish, "logprobs": probs});
-        self.head.json("chat.completion.chunk", vec![choice])
-    }
+fn piece(index: usize, delta: Json, finish: Option<&str>, probs: Json) -> Json {
+    json!({"index": index, "delta": delta, "finish_reason": finish, "logprobs": probs})
 }
 
 impl Voice for Events {
+    const DIALECT: Dialect = Dialect::OpenAi;
+
     fn start(&mut self, answers: &Answers) -> String {
-        let first = |index| event(&self.chunk(index, json!({"role": "assistant", "content": ""}), None, Json::Null));
-        (0..answers.len()).map(first).collect()
+        let first = |index| piece(index, json!({"role": "assistant", "content": ""}), None, Json::Null);
+        (0..answers.len()).map(|index| self.chunks.chunk(first(index))).collect()
     }
 
     fn more(&mut self, answers: &Answers, index: usize, part: Part, token: Option<Token>) -> String {
@@ -311,32 +305,14 @@ impl Voice for Events {
             delta.insert("tool_calls".into(), calls.collect());
         }
         let probs = token.map_or(Json::Null, |t| json!({"content": [logprob(answers, &t)], "refusal": null}));
-        event(&self.chunk(index, Json::Object(delta), None, probs))
+        self.chunks.chunk(piece(index, Json::Object(delta), None, probs))
     }
 
     fn end(&mut self, _: &Answers, index: usize, end: &End) -> String {
-        self.ends[index] = end.timings;
-        let mut chunk = self.chunk(index, json!({}), Some(reason(end)), Json::Null);
-        chunk["timings"] = timings(&end.timings);
-        self.head.warn(&mut chunk);
-        event(&chunk)
+        self.chunks.end(index, end, piece(index, json!({}), Some(reason(end)), Json::Null))
     }
 
     fn finish(&mut self, _: &Answers) -> String {
-        let mut text = String::new();
-        if self.include_usage {
-            let mut chunk = self.head.json("chat.completion.chunk", Vec::new());
-            chunk["usage"] = usage(&self.ends);
-            text += &event(&chunk);
-        }
-        text + DONE
-    }
-
-    fn fault(&mut self, fault: &Fault) -> String {
-        error_line(Dialect::OpenAi, fault)
-    }
-
-    fn content_type(&self) -> &'static str {
-        "text/event-stream"
+        self.chunks.finish()
     }
 }

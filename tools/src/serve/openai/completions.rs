@@ -12,9 +12,9 @@ use super::super::fault::{Dialect, Fault, Result};
 use super::super::fields::Fields;
 use super::super::loaded::Loaded;
 use super::super::reader::Part;
-use super::super::voice::{Voice, error_line, stream};
+use super::super::voice::{Voice, stream};
 use super::super::{prompt, reply};
-use super::{Base, DONE, Head, event, reason, timings, token_ids, usage};
+use super::{Base, Chunks, Head, reason, timings, token_ids, usage};
 
 /// Most prompts of a request.
 const MOST_PROMPTS: usize = 64;
@@ -99,8 +99,8 @@ pub async fn completions(mut call: Call) -> Result<Response> {
         head.warnings = warnings;
         if wanted.base.stream {
             let n = answers.len();
-            let (offsets, ends) = (vec![0; n], vec![Timings::default(); n]);
-            let events = Events { head, before, include_usage: wanted.base.include_usage, offsets, ends };
+            let chunks = Chunks::new(head, "text_completion", wanted.base.include_usage, n);
+            let events = Events { chunks, before, offsets: vec![0; n] };
             return stream(answers, events, &call.ticket).await;
         }
         for (index, whole) in collect(&mut answers).await?.iter().enumerate() {
@@ -147,7 +147,7 @@ async fn start(call: &Call, wanted: &Completions, prompt: Prompt) -> Result<(Ans
         Ok((lease, requests, before))
     })
     .await?;
-    let reading = Reading { logprobs: wanted.probs, ..Reading::default() };
+    let reading = Reading { logprobs: wanted.probs, whole: !wanted.base.stream, ..Reading::default() };
     Ok((Answers::start(&call.app, &call.ticket, lease, requests, reading), before, warnings))
 }
 
@@ -170,26 +170,23 @@ fn logprobs(answers: &Answers, tokens: &[Token], offset: usize) -> (Json, usize)
 }
 
 struct Events {
-    head: Head,
+    chunks: Chunks,
     /// The prompt, where it is to be repeated.
     before: String,
-    include_usage: bool,
     offsets: Vec<usize>,
-    ends: Vec<Timings>,
 }
 
-impl Events {
-    fn chunk(&self, index: usize, text: &str, finish: Option<&str>, logprobs: Json) -> Json {
-        let choice = json!({"index": index, "text": text, "finish_reason": finish, "logprobs": logprobs});
-        self.head.json("text_completion", vec![choice])
-    }
+fn choice(index: usize, text: &str, finish: Option<&str>, logprobs: Json) -> Json {
+    json!({"index": index, "text": text, "finish_reason": finish, "logprobs": logprobs})
 }
 
 impl Voice for Events {
+    const DIALECT: Dialect = Dialect::OpenAi;
+
     fn start(&mut self, answers: &Answers) -> String {
         match self.before.is_empty() {
             true => String::new(),
-            false => (0..answers.len()).map(|i| event(&self.chunk(i, &self.before, None, Json::Null))).collect(),
+            false => (0..answers.len()).map(|i| self.chunks.chunk(choice(i, &self.before, None, Json::Null))).collect(),
         }
     }
 
@@ -199,32 +196,14 @@ impl Voice for Events {
             self.offsets[index] = at;
             json
         });
-        event(&self.chunk(index, &part.content, None, probs))
+        self.chunks.chunk(choice(index, &part.content, None, probs))
     }
 
     fn end(&mut self, _: &Answers, index: usize, end: &End) -> String {
-        self.ends[index] = end.timings;
-        let mut chunk = self.chunk(index, "", Some(reason(end)), Json::Null);
-        chunk["timings"] = timings(&end.timings);
-        self.head.warn(&mut chunk);
-        event(&chunk)
+        self.chunks.end(index, end, choice(index, "", Some(reason(end)), Json::Null))
     }
 
     fn finish(&mut self, _: &Answers) -> String {
-        let mut text = String::new();
-        if self.include_usage {
-            let mut chunk = self.head.json("text_completion", Vec::new());
-            chunk["usage"] = usage(&self.ends);
-            text += &event(&chunk);
-        }
-        text + DONE
-    }
-
-    fn fault(&mut self, fault: &Fault) -> String {
-        error_line(Dialect::OpenAi, fault)
-    }
-
-    fn content_type(&self) -> &'static str {
-        "text/event-stream"
+        self.chunks.finish()
     }
 }

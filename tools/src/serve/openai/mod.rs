@@ -185,6 +185,45 @@ impl Head {
     }
 }
 
+/// What the streams of both routes have in common: their chunks and how they end.
+struct Chunks {
+    head: Head,
+    object: &'static str,
+    include_usage: bool,
+    ends: Vec<Timings>,
+}
+
+impl Chunks {
+    fn new(head: Head, object: &'static str, include_usage: bool, answers: usize) -> Chunks {
+        Chunks { head, object, include_usage, ends: vec![Timings::default(); answers] }
+    }
+
+    /// A chunk of one of the answers.
+    fn chunk(&self, choice: Json) -> String {
+        event(&self.head.json(self.object, vec![choice]))
+    }
+
+    /// The last chunk of one of the answers.
+    fn end(&mut self, index: usize, end: &End, choice: Json) -> String {
+        self.ends[index] = end.timings;
+        let mut chunk = self.head.json(self.object, vec![choice]);
+        chunk["timings"] = timings(&end.timings);
+        self.head.warn(&mut chunk);
+        event(&chunk)
+    }
+
+    /// What comes after all answers.
+    fn finish(&self) -> String {
+        let mut text = String::new();
+        if self.include_usage {
+            let mut chunk = self.head.json(self.object, Vec::new());
+            chunk["usage"] = usage(&self.ends);
+            text += &event(&chunk);
+        }
+        text + DONE
+    }
+}
+
 /// An event of a stream.
 fn event(json: &Json) -> String {
     format!("data: {json}\n\n")
