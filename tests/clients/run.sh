@@ -43,6 +43,8 @@ else
     echo "skipped: the page at /ui needs chromium and chromedriver"
     [ "${HANDMILL_REQUIRE_MODELS:-}" != 1 ] || exit 1
 fi
+# Long prompts beside running answers. SOAK_SECONDS=600 makes the soak below a long one.
+"$python" "$here/load.py" "$base" smollm2:latest fair
 # The end: running answers finish, and the program ends well.
 kill -TERM "$server"
 wait "$server"
@@ -56,3 +58,17 @@ for line in open(sys.argv[1]):
     last, n = hashlib.sha256(line.encode()).hexdigest(), n + 1
 print(f"the audit log has {n} lines, chained")
 CHECK
+# Everything at once, with a cache that is soon full.
+"$program" serve smollm2 --port 0 --parallel 8 --kv-tokens 4096 --ctx 2048 2>"$work/log" &
+server=$!
+for _ in $(seq 200); do
+    if grep -q ' ready$' "$work/log"; then break; fi
+    sleep 0.1
+done
+base=$(sed -n 's/.*listening on //p' "$work/log")
+"$python" "$here/load.py" "$base" smollm2:latest soak "${SOAK_SECONDS:-20}"
+kill -TERM "$server"
+wait "$server"
+server=
+"$python" "$here/tls.py" "$program" "$path"
+"$python" "$here/registry.py" "$program" "$path"
