@@ -57,9 +57,10 @@ pub fn open(adapters: &[Adapter]) -> Result<Vec<ModelFile>> {
 pub struct Adapted<'a> {
     base: &'a dyn Source,
     layers: Vec<FileSource<'a>>,
+    /// The model's, then the adapters'.
     tensors: Vec<TensorInfo>,
-    /// By name: which adapter, and which of its tensors.
-    index: HashMap<String, (usize, usize)>,
+    /// By name where one of the adapters' stands, which adapter it is of, and which of its tensors.
+    index: HashMap<String, [usize; 3]>,
     alphas: Vec<f32>,
 }
 
@@ -95,8 +96,8 @@ impl<'a> Adapted<'a> {
             for (at, tensor) in gguf.tensors().iter().enumerate() {
                 check(base, gguf, tensor)?;
                 let name = format!("adapter.{i}.{}", tensor.name);
-                all.tensors.push(TensorInfo { name: name.clone(), ..tensor.clone() });
-                all.index.insert(name, (i, at));
+                all.index.insert(name.clone(), [all.tensors.len(), i, at]);
+                all.tensors.push(TensorInfo { name, ..tensor.clone() });
             }
             all.layers.push(file.source(gguf));
         }
@@ -143,14 +144,14 @@ impl Source for Adapted<'_> {
     fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         match self.index.get(name) {
             None => self.base.tensor(name),
-            Some(_) => self.tensors[self.base.tensors().len()..].iter().find(|t| t.name == name),
+            Some(&[place, ..]) => Some(&self.tensors[place]),
         }
     }
 
     fn read(&self, tensor: &TensorInfo, offset: u64, out: &mut [u8]) -> Result<()> {
         match self.index.get(&tensor.name) {
             None => self.base.read(tensor, offset, out),
-            Some(&(layer, at)) => self.layers[layer].read(&self.layers[layer].tensors()[at], offset, out),
+            Some(&[_, layer, at]) => self.layers[layer].read(&self.layers[layer].tensors()[at], offset, out),
         }
     }
 

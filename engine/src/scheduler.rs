@@ -46,6 +46,8 @@ const MOST_ROOTS: usize = 4096;
 struct Waiting {
     request: Request,
     sink: Sink,
+    /// What must be the same for two requests to share a prefix.
+    root: u64,
     since: u64,
 }
 
@@ -54,8 +56,6 @@ struct Running {
     request: Request,
     sink: Sink,
     answer: Answer,
-    /// Of adapters.
-    strengths: Vec<f32>,
     /// Prompt, then generated tokens.
     tokens: Vec<u32>,
     /// Pages kept free for this sequence to grow into.
@@ -120,9 +120,11 @@ impl Scheduler {
         self.strengths = strengths;
     }
 
-    /// What must be the same for two requests to share a prefix: scope and strengths.
-    fn root(&mut self, scope: u32, strengths: Option<&[f32]>) -> u64 {
-        let Some(strengths) = strengths.filter(|s| *s != self.strengths) else { return u64::from(scope) };
+    /// A number for scope and strengths: requests that agree in both have the same.
+    fn root(&mut self, scope: u32, strengths: &[f32]) -> u64 {
+        if strengths == self.strengths {
+            return u64::from(scope);
+        }
         // Forgetting some makes prefixes be computed again, no more.
         if self.roots.len() >= MOST_ROOTS {
             self.roots.clear();
@@ -135,12 +137,16 @@ impl Scheduler {
     ///
     /// # Errors
     /// What is wrong with it; nothing was queued.
-    pub fn submit(&mut self, request: Request, sink: Sink, now: u64) -> Result<(), (Sink, Error)> {
+    pub fn submit(&mut self, mut request: Request, sink: Sink, now: u64) -> Result<(), (Sink, Error)> {
         match self.check(&request) {
-            Ok(()) => self.waiting.push_back(Waiting { request, sink, since: now }),
-            Err(e) => return Err((sink, e)),
+            Ok(()) => {
+                let strengths = request.adapters.get_or_insert_with(|| self.strengths.clone()).clone();
+                let root = self.root(request.scope, &strengths);
+                self.waiting.push_back(Waiting { request, sink, root, since: now });
+                Ok(())
+            }
+            Err(e) => Err((sink, e)),
         }
-        Ok(())
     }
 
     fn check(&self, request: &Request) -> Result<()> {
@@ -243,10 +249,7 @@ impl Scheduler {
                 .max_tokens
                 .map_or(self.limits.ctx, |n| self.limits.ctx.min(first.request.prompt.len().saturating_add(n)));
             let cached = if self.limits.whole { 0 } else { first.request.observed().start };
-            let (scope, strengths) = (first.request.scope, first.request.adapters.clone());
-            let root = self.root(scope, strengths.as_deref());
-            let Some(first) = self.waiting.front() else { return };
-            let seq = self.kv.open(&first.request.prompt, cached, root);
+            let seq = self.kv.open(&first.request.prompt, cached, first.root);
             let promised = longest.div_ceil(PAGE) - seq.pages().len();
             let spoken_for: usize = self.running.iter().map(|r| r.promised).sum();
             if promised + spoken_for > self.kv.available() {
@@ -255,10 +258,7 @@ impl Scheduler {
             }
             let Some(mut w) = self.waiting.pop_front() else { return };
             match Answer::new(&mut w.request, &self.tokenizer) {
-                Ok(answer) => {
-                    let strengths = strengths.unwrap_or_else(|| self.strengths.clone());
-                    self.running.push(Running { strengths, ..Running::new(w, seq, answer, promised, now) });
-                }
+                Ok(answer) => self.running.push(Running::new(w, seq, answer, promised, now)),
                 Err(e) => {
                     self.kv.close(seq);
                     let mut sink = w.sink;
@@ -314,7 +314,7 @@ fn unless_panic<T>(work: impl FnOnce() -> T) -> Option<T> {
 
 impl Running {
     fn new(w: Waiting, seq: Sequence, answer: Answer, promised: usize, now: u64) -> Running {
-        let Waiting { request, sink, since } = w;
+        let Waiting { request, sink, since, .. } = w;
         let timings = Timings {
             prompt_tokens: request.prompt.len(),
             cached_tokens: seq.len(),
@@ -327,7 +327,6 @@ impl Running {
             request,
             sink,
             answer,
-            strengths: Vec::new(),
             tokens,
             promised,
             scheduled: 0..0,
@@ -387,7 +386,7 @@ impl Running {
         room.tokens -= n;
         room.outputs -= wanted.len();
         batch.push(&self.tokens[done..done + n], done, self.seq.pages(), wanted);
-        batch.adapt(&self.strengths);
+        batch.adapt(self.request.adapters.as_deref().unwrap_or_default());
     }
 
     /// Deals with this sequence's share of a finished step. False when the request has ended.

@@ -39,8 +39,11 @@ pub const SCALED_HALF_SUMS: usize = STEPS + 5;
 /// `-8 *` the sum of the codes.
 pub const SUM_8: usize = STEPS + 7;
 
-/// The largest code of two planes: 127 of the high one and 63 of the low one.
-const LARGEST: f32 = (127 * (1 << LOW_BITS) + (1 << (LOW_BITS - 1)) - 1) as f32;
+/// The largest code: of two planes 127 of the high one and 63 of the low one.
+const fn largest(planes: usize) -> f32 {
+    if planes == 1 { 127.0 } else { (127 * (1 << LOW_BITS) + (1 << (LOW_BITS - 1)) - 1) as f32 }
+}
+
 /// Bits of the low plane.
 pub const LOW_BITS: i32 = 7;
 
@@ -231,7 +234,7 @@ fn quantize_unit<S: Simd, const T: usize, const PLANES: usize>(
             max.as_flattened_mut()[g * T + c..][..PLANES].fill(largest);
         }
     }
-    let largest = s.splat(if PLANES == 1 { 127.0 } else { LARGEST });
+    let largest = s.splat(largest(PLANES));
     let mut inverse: Stats = Default::default();
     for (inverse, max) in inverse.iter_mut().zip(&max) {
         let max = s.load(max);
@@ -277,7 +280,7 @@ fn plane<S: Simd, const T: usize>(s: S, rounded: [S::F32; 2], out: &mut Group<T>
 /// Writes what follows from the magnitudes and sums of a unit: scales and sums of codes.
 #[inline(always)]
 fn finish<S: Simd, const T: usize, const PLANES: usize>(s: S, max: &Stats, sums: &Stats, out: &mut [Group<T>]) {
-    let largest = s.splat(if PLANES == 1 { 127.0 } else { LARGEST });
+    let largest = s.splat(largest(PLANES));
     let (zero, nan, finite) = (s.splat(0.0), s.splat(f32::NAN), s.splat(f32::INFINITY));
     for i in 0..(out.len() * T).div_ceil(LANES) {
         let (max, sums) = (s.load(&max[i]), s.load(&sums[i]));

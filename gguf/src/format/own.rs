@@ -14,7 +14,7 @@
 //!    The matmul, on every instruction set, is there already.
 //! 4. *GPU* (`shaders/wgsl/unpack/q4_e.wgsl` and a row in `shaders/src/layout.rs`): scale and codes of a group.
 //! 5. *Tests*: those of decoding, encoding, panels, matmuls on every instruction set, shaders and whole models loop over
-//!    the lists; what is the format's own is tested below.
+//!    the lists; what is the format's own is in `gguf/tests/file/encode.rs`.
 //! 6. *Report*: `handmill quality F16 Q4_0 Q4_E --text FILE` weighs error, perplexity, divergence, bytes and speed.
 
 use bytemuck::{Pod, Zeroable};

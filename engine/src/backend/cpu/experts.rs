@@ -69,9 +69,9 @@ impl Experts<'_> {
         self.routes.map_or(slot, |routes| self.walk.rows(routes, row..row + 1)[slot] as usize)
     }
 
-    /// Shows the rows of a product to whoever wants to see them, once.
+    /// Shows the rows of a product.
     fn show(self, rows: usize, slots: usize) {
-        let Some(probe) = self.walk.backend.probe.as_ref().filter(|_| self.walk.piece.index == 0) else { return };
+        let Some(probe) = self.walk.probe() else { return };
         let info = &self.walk.plan().graph().weights[self.weight.0 as usize];
         for (row, slot) in (0..rows).flat_map(|row| (0..slots).map(move |slot| (row, slot))) {
             let x = self.walk.rows(self.x, row..row + 1);

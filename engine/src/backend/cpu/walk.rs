@@ -7,6 +7,7 @@ use super::{CpuBackend, Weight, acts, layout};
 use crate::batch::Batch;
 use crate::graph::{AttentionSpec, Op, Rows, ValueId, WeightId};
 use crate::plan::{Buffer, Plan, Precision, Step, StepKind, integer_product};
+use crate::probe::Probe;
 use kernels::matmul::{Acts, Epilogue, MatMul, Residual};
 use kernels::panel::Weights;
 use kernels::rowwise::Rotation;
@@ -288,9 +289,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Shows the rows of a product to whoever wants to see them, once.
+    /// Who wants to see what products are fed: one piece shows it.
+    pub(super) fn probe(&self) -> Option<&'a Probe> {
+        self.backend.probe.as_ref().filter(|_| self.piece.index == 0)
+    }
+
+    /// Shows the rows of a product.
     fn show(self, weight: WeightId, x: ValueId) {
-        let Some(probe) = self.backend.probe.as_ref().filter(|_| self.piece.index == 0) else { return };
+        let Some(probe) = self.probe() else { return };
         let info = &self.plan().graph().weights[weight.0 as usize];
         // Of matrices that are parts of one tensor, the first.
         if info.first == 0 {

@@ -17,8 +17,8 @@ impl Encode for Q2K {
     }
 }
 
-/// Byte `i` of the low two bits of [`Q2K`] and [`Q3K`].
-fn quarters(q: &[u8; LEN], i: usize) -> u8 {
+/// Byte `i` of the low two bits of codes, as [`Q2K`], [`Q3K`] and the ternary formats have them.
+pub fn quarters(q: &[u8; LEN], i: usize) -> u8 {
     let at = i / 32 * 128 + i % 32;
     (0..4).fold(0, |bits, s| bits | (q[at + 32 * s] & 3) << (2 * s))
 }

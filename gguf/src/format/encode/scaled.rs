@@ -4,6 +4,7 @@ use wide::f32x8;
 
 use super::super::scaled::{FP4_VALUES, IQ4_VALUES, IQ4NL, IQ4XS, MXFP4, TQ1_0, TQ2_0};
 use super::super::{Block, Encode};
+use super::kquant::quarters;
 use super::search::{Codes, Group, fit_symmetric, symmetric};
 use super::{f16, inverse};
 
@@ -159,7 +160,6 @@ impl Encode for TQ1_0 {
 impl Encode for TQ2_0 {
     fn encode(x: &[f32], importance: Option<&[f32]>) -> Self {
         let (d, codes) = ternary(x, importance);
-        let byte = |i: usize| (0..4).fold(0, |bits, s| bits | codes[i / 32 * 128 + i % 32 + 32 * s] << (2 * s));
-        TQ2_0 { qs: std::array::from_fn(byte), d }
+        TQ2_0 { qs: std::array::from_fn(|i| quarters(&codes, i)), d }
     }
 }

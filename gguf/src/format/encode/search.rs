@@ -112,10 +112,11 @@ impl<const N: usize> Group<N> {
         let terms = self.values().zip(self.w.iter().flat_map(|w| w.to_array())).zip(y);
         terms.map(|((x, w), y)| w * (x - y) * (x - y)).sum()
     }
+}
 
-    fn extreme(&self) -> f32 {
-        self.values().fold(0f32, |max, v| if v.abs() > max.abs() { v } else { max })
-    }
+/// The value farthest from zero; of two the first.
+fn extreme(values: impl Iterator<Item = f32>) -> f32 {
+    values.fold(0.0, |max, v| if v.abs() > max.abs() { v } else { max })
 }
 
 fn total(all: impl IntoIterator<Item = f32x8>) -> f32 {
@@ -320,7 +321,7 @@ fn symmetric_sums<C: Codes, const N: usize>(g: &Group<N>, scale: f32) -> (f32, f
 
 /// Real scale of a group.
 pub fn fit_symmetric<C: Codes, const N: usize>(g: &Group<N>) -> f32 {
-    let extreme = g.extreme();
+    let extreme = extreme(g.values());
     let (mut best, mut least) = (0.0, f32::INFINITY);
     let [low, high] = C::ENDS;
     // A sixteenth of the way from end to end, at most one whole number.
@@ -345,8 +346,7 @@ pub fn fit_symmetric<C: Codes, const N: usize>(g: &Group<N>) -> f32 {
 pub fn symmetric<C: Codes, const G: usize, const N: usize>(groups: &[Group<N>; G], low: f32) -> Symmetric<G> {
     let high = -low - 1.0;
     let fits: [f32; G] = std::array::from_fn(|g| fit_symmetric::<C, N>(&groups[g]));
-    let extreme = fits.iter().fold(0f32, |max, &v| if v.abs() > max.abs() { v } else { max });
-    let mut d = extreme / low;
+    let mut d = extreme(fits.into_iter()) / low;
     let mut best = Symmetric { d: 0.0, scales: [0; G], values: [0.0; LEN] };
     let mut least = f32::INFINITY;
     for _ in 0..ROUNDS {
