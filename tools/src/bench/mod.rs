@@ -49,7 +49,6 @@ use std::time::SystemTime;
 use values::{Names, Numbers, Pair, Setting, Test};
 
 pub use record::kv_name;
-pub use report::escape;
 pub use spelling::respelled;
 pub use stats::quantile;
 

@@ -68,7 +68,8 @@ impl Plan {
                 }
             }
         }
-        found.sort_by_cached_key(|(name, ..)| (layer(name), name.clone()));
+        // What is of no layer comes first.
+        found.sort_by_cached_key(|(name, ..)| (recipe::layer_of(name), name.clone()));
         if let Some(twice) = found.windows(2).find(|w| w[0].0 == w[1].0) {
             return Err(config.fault(format!("two tensors of the folder are {}", twice[0].0)));
         }
@@ -202,11 +203,6 @@ fn formats(found: &[(String, Vec<u64>, Origin)], config: &Config, kind: &FileTyp
         format: choice.map_or(Format::F32, |c| c.format),
     };
     Ok(found.iter().zip(choices).map(planned).collect())
-}
-
-/// The order of layers: what is of none comes first.
-fn layer(name: &str) -> Option<u32> {
-    name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
 }
 
 #[cfg(test)]

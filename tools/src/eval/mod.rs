@@ -90,9 +90,7 @@ const SHORTEST: usize = 4;
 /// # Errors
 /// A model or the text cannot be read, the text is too short, the models have different vocabularies, or an engine fails.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    if arguments.ctx < SHORTEST || arguments.chunks == Some(0) {
-        return Err(Error::Usage(format!("--ctx must be at least {SHORTEST}, --chunks at least 1")));
-    }
+    check(arguments.ctx, arguments.chunks)?;
     let ui = Ui::stderr();
     let text = read_text(&arguments.text)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -216,14 +214,20 @@ pub fn same_tokens(model: &Side, other: &Side, text: &str) -> Result<()> {
     )))
 }
 
+/// Fails unless chunks of so many tokens, and so many of them, can be scored.
+fn check(ctx: usize, most: Option<usize>) -> Result<()> {
+    if ctx < SHORTEST || most == Some(0) {
+        return Err(Error::Usage(format!("--ctx must be at least {SHORTEST}, --chunks at least 1")));
+    }
+    Ok(())
+}
+
 /// The chunks of a text, each of `ctx` tokens with BOS in front where the model wants one; no more than `most`.
 ///
 /// # Errors
 /// The text has fewer.
 pub fn chunked(tokenizer: &Tokenizer, text: &str, ctx: usize, most: Option<usize>) -> Result<Vec<Vec<u32>>> {
-    if ctx < SHORTEST || most == Some(0) {
-        return Err(Error::Usage(format!("--ctx must be at least {SHORTEST}, --chunks at least 1")));
-    }
+    check(ctx, most)?;
     let tokens = tokenizer.encode(text, Encode { add_special: true, parse_special: false });
     let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
     let mut chunks: Vec<Vec<u32>> =

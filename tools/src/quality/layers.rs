@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use engine::Probe;
 
-use super::weights::ratio;
+use super::weights::{ratio, squares};
+use crate::quantize::recipe::layer_of;
 
 /// What went into the first product of each layer, in order of the layers; what goes to the logits comes last.
 pub type Inputs = BTreeMap<u32, (String, Vec<f32>)>;
@@ -21,7 +22,7 @@ impl Recorder {
         Probe::new(move |name, _, row| {
             let mut inputs = inputs.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(inputs) = inputs.as_mut() else { return };
-            let layer = match name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse().ok()) {
+            let layer = match layer_of(name) {
                 Some(layer) => layer,
                 None if matches!(name, "output.weight" | "token_embd.weight") => u32::MAX,
                 None => return,
@@ -49,11 +50,8 @@ impl Recorder {
 pub fn compare(ours: &Inputs, truth: &Inputs) -> Vec<(String, f64)> {
     let one = |(layer, (_, x)): (&u32, &(String, Vec<f32>))| {
         let (_, y) = truth.get(layer).filter(|(_, y)| y.len() == x.len())?;
-        let squares = x.iter().zip(y).fold((0.0, 0.0), |(a, b), (x, y)| {
-            (a + (f64::from(*x) - f64::from(*y)).powi(2), b + f64::from(*y).powi(2))
-        });
         let name = if *layer == u32::MAX { "output".to_string() } else { layer.to_string() };
-        Some((name, ratio(squares)))
+        Some((name, ratio(squares(x, y))))
     };
     ours.iter().filter_map(one).collect()
 }

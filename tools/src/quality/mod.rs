@@ -21,10 +21,10 @@ use engine::sampler::Params;
 use engine::{Engine, Event, KvType, Options, Precision, Request};
 
 use crate::cli::precision;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::eval::{self, Figures, Setting, Side};
 use crate::memory;
-use crate::store::{folder_of, place, temporary};
+use crate::store::write_whole;
 use crate::ui::{Ui, print};
 use layers::Recorder;
 
@@ -119,7 +119,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     drop(truth.engine);
     if let Some(path) = &arguments.html {
-        write(path, &report::page(arguments, &all))?;
+        write_whole(path, report::page(arguments, &all).as_bytes())?;
     }
     print(&if arguments.json { report::json(arguments, &all) } else { report::text(&all) })
 }
@@ -162,11 +162,4 @@ fn answer(engine: &Engine, prompt: &[u32], tokens: usize, scope: u32) -> Result<
         }
     }
     Err(engine::Error::Internal("the engine has ended".into()).into())
-}
-
-/// Writes a file that is whole or not there.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let mut file = temporary(folder_of(path))?;
-    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(Error::io("cannot write", path))?;
-    place(file, path)
 }

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::weights::{Compared, whole};
 use super::{Arguments, Found};
-use crate::bench::escape;
 use crate::ui::format::{bytes, printable, table};
+use crate::ui::page::{self, escape};
 
 /// Matrices that the table names: those with the largest errors.
 const WORST: usize = 5;
@@ -92,44 +92,27 @@ pub fn json(arguments: &Arguments, all: &[Found]) -> String {
     format!("{text:#}\n")
 }
 
-/// Rows of a table of the page.
-fn html_table(headings: &[&str], rows: &[Vec<String>]) -> String {
-    let cells = |tag: &str, cells: &mut dyn Iterator<Item = &str>| {
-        cells.map(|c| format!("<{tag}>{}</{tag}>", escape(c))).collect::<String>()
-    };
-    let mut text = format!("<table><tr>{}</tr>\n", cells("th", &mut headings.iter().copied()));
-    for row in rows {
-        text += &format!("<tr>{}</tr>\n", cells("td", &mut row.iter().map(String::as_str)));
-    }
-    text + "</table>\n"
-}
-
 /// A page that needs nothing else.
 pub fn page(arguments: &Arguments, all: &[Found]) -> String {
-    const STYLE: &str = "body{font:15px sans-serif;margin:2em;max-width:80em}table{border-collapse:collapse;margin:1em 0}\
-        th,td{padding:.2em .7em;border-bottom:1px solid #ddd;text-align:right}th:first-child,td:first-child{text-align:left}";
-    let title = format!("Quality beside {}", escape(&arguments.truth));
+    let title = format!("Quality beside {}", arguments.truth);
     let about = format!(
         "Chunks of {} tokens of {}; activations {}.",
         arguments.ctx,
         escape(&arguments.text.display().to_string()),
         arguments.precision.name()
     );
-    let mut body = html_table(&HEADINGS, &all.iter().map(line).collect::<Vec<_>>());
+    let mut body =
+        format!("<h1>{}</h1>\n<p>{about}</p>\n{}", escape(&title), page::table(&HEADINGS, all.iter().map(line)));
     for found in all {
         body += &format!("<h2>{}</h2>\n", escape(&found.name));
-        let layers: Vec<Vec<String>> = found.layers.iter().map(|(n, e)| vec![n.clone(), format!("{e:.6}")]).collect();
-        if !layers.is_empty() {
-            body += &html_table(&["layer", "relative error of its input"], &layers);
+        if !found.layers.is_empty() {
+            let layers = found.layers.iter().map(|(name, e)| vec![name.clone(), format!("{e:.6}")]);
+            body += &page::table(&["layer", "relative error of its input"], layers);
         }
         let row = |t: &Compared| {
             vec![t.name.clone(), t.format.name().into(), format!("{:.3e}", t.rmse()), format!("{:.6}", t.error())]
         };
-        body +=
-            &html_table(&["tensor", "format", "RMSE", "relative"], &found.tensors.iter().map(row).collect::<Vec<_>>());
+        body += &page::table(&["tensor", "format", "RMSE", "relative"], found.tensors.iter().map(row));
     }
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title><style>{STYLE}</style></head>\n\
-         <body><h1>{title}</h1><p>{about}</p>\n{body}</body></html>\n"
-    )
+    page::page(&title, &body)
 }

@@ -43,6 +43,14 @@ pub fn whole(all: &[Compared]) -> f64 {
     ratio(all.iter().fold((0.0, 0.0), |(a, b), c| (a + c.squares.0, b + c.squares.1)))
 }
 
+/// Sums of the squares of the differences, and of the truth's numbers.
+pub fn squares(x: &[f32], truth: &[f32]) -> (f64, f64) {
+    x.iter()
+        .zip(truth)
+        .fold((0.0, 0.0), |(a, b), (x, y)| (a + (f64::from(*x) - f64::from(*y)).powi(2), b + f64::from(*y).powi(2)))
+}
+
+/// The root of such sums, one relative to the other.
 pub fn ratio((error, size): (f64, f64)) -> f64 {
     if error == 0.0 { 0.0 } else { (error / size).sqrt() }
 }
@@ -74,16 +82,13 @@ fn one([ours, theirs]: &[FileSource; 2], t: &TensorInfo, path: &Path) -> Result<
     })?;
     let n = t.shape.elements();
     let pieces: Vec<u64> = (0..n).step_by(PIECE as usize).collect();
-    let squares = pieces.par_iter().map(|&first| {
+    let of_pieces = pieces.par_iter().map(|&first| {
         let count = PIECE.min(n - first);
         let (x, y) = (read(ours, t, first, count)?, read(theirs, other, first, count)?);
-        let sum = |(a, b): (f64, f64), (x, y): (&f32, &f32)| {
-            (a + (f64::from(*x) - f64::from(*y)).powi(2), b + f64::from(*y).powi(2))
-        };
-        Ok(x.iter().zip(&y).fold((0.0, 0.0), sum))
+        Ok(squares(&x, &y))
     });
-    let squares: Vec<(f64, f64)> = squares.collect::<Result<_>>()?;
-    let squares = squares.iter().fold((0.0, 0.0), |(a, b), (x, y)| (a + x, b + y));
+    let of_pieces: Vec<(f64, f64)> = of_pieces.collect::<Result<_>>()?;
+    let squares = of_pieces.iter().fold((0.0, 0.0), |(a, b), (x, y)| (a + x, b + y));
     Ok(Compared { name: t.name.clone(), format: t.format, squares, elements: n })
 }
 

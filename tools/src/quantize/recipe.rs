@@ -137,9 +137,14 @@ fn kind_of(name: &str) -> Kind {
     }
 }
 
-/// The number in `blk.NUMBER.`; 0 where there is none.
+/// The number in `blk.NUMBER.`.
+pub fn layer_of(name: &str) -> Option<u32> {
+    name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
+}
+
+/// The same; 0 where there is none.
 fn layer(name: &str) -> usize {
-    name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()).and_then(|n| n.parse().ok()).unwrap_or(0)
+    layer_of(name).unwrap_or(0) as usize
 }
 
 struct Rules {

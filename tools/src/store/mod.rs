@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 pub use digest::{Digest, Hasher};
 pub use manifest::{Config, Kind, Layer, Manifest, media};
 pub use name::Name;
-pub use writer::{Blob, Expected, Writer, folder_of, place, temporary};
+pub use writer::{Blob, Expected, Writer, folder_of, place, temporary, write_whole};
 
 /// Prefix of files that are still being written; whoever holds the lock alone may delete them.
 const TEMPORARY: &str = ".tmp-";

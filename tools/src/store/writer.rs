@@ -152,9 +152,7 @@ impl<'a> Writer<'a> {
         let folder = path.parent().expect("a name's path has four parts");
         let text = serde_json::to_vec(manifest).expect("a manifest has no maps with keys other than strings");
         fs::create_dir_all(folder).map_err(Error::io("cannot make the folder", folder))?;
-        let mut file = temporary(folder)?;
-        file.write_all(&text).map_err(Error::io("cannot write", folder))?;
-        place(file, &path)
+        write_whole(&path, &text)
     }
 }
 
@@ -299,6 +297,16 @@ pub fn place(file: NamedTempFile, path: &Path) -> Result<()> {
     file.as_file().sync_all().map_err(Error::io("cannot sync", file.path()))?;
     file.persist(path).map_err(|e| Error::io("cannot rename to", path)(e.error))?;
     sync_folder(folder_of(path))
+}
+
+/// Writes a file that is whole or not there.
+///
+/// # Errors
+/// The folder cannot be written in, or there is no room.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = temporary(folder_of(path))?;
+    file.write_all(bytes).map_err(Error::io("cannot write", path))?;
+    place(file, path)
 }
 
 /// The folder that a path lies in.

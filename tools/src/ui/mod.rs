@@ -2,6 +2,7 @@
 //! for answers.
 
 pub mod format;
+pub mod page;
 mod progress;
 
 use std::io::{Write, stdout};

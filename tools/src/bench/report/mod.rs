@@ -7,8 +7,8 @@ use super::kernels::KernelRow;
 use super::output;
 use super::record::{COMMIT, Figures, Row};
 use super::values::Setting;
+use crate::ui::page::{self, escape, table};
 use plots::{Point, class, label};
-pub use svg::escape;
 
 /// Kernels of one model with one setting.
 pub struct Kernels {
@@ -19,8 +19,6 @@ pub struct Kernels {
     /// The figures.
     pub rows: Vec<KernelRow>,
 }
-
-const STYLE: &str = include_str!("style.css");
 
 /// The page.
 pub fn page(rows: &[Row], kernels: &[Kernels]) -> String {
@@ -57,11 +55,8 @@ pub fn page(rows: &[Row], kernels: &[Kernels]) -> String {
     let data = output::results(output::Format::Json, rows);
     // Nothing in the data can end the element early: a `<` is written as its number.
     let data = data.replace('<', "\\u003c");
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
-         <title>Handmill benchmark</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{body}\
-         <script type=\"application/json\" id=\"data\">\n{data}</script>\n</body>\n</html>\n"
-    )
+    body += &format!("<script type=\"application/json\" id=\"data\">\n{data}</script>\n");
+    page::page("Handmill benchmark", &body)
 }
 
 fn head(rows: &[Row]) -> String {
@@ -78,15 +73,6 @@ fn head(rows: &[Row]) -> String {
         escape(&s.time),
         escape(COMMIT)
     )
-}
-
-fn table(headings: &[&str], lines: impl Iterator<Item = Vec<String>>) -> String {
-    let cells = |tag: &str, cells: Vec<String>| {
-        cells.iter().map(|c| format!("<{tag}>{}</{tag}>", escape(c))).collect::<String>()
-    };
-    let head = cells("th", headings.iter().map(|h| h.to_string()).collect());
-    let body: String = lines.map(|line| format!("<tr>{}</tr>\n", cells("td", line))).collect();
-    format!("<div class=\"scroll\"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n")
 }
 
 fn results_table(results: &[(&Row, Figures)]) -> String {

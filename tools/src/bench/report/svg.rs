@@ -1,5 +1,6 @@
 //! Pieces of drawings: axes with round numbers, marks, text. Colours are classes that the page's style names.
 
+use crate::ui::page::escape;
 use std::fmt::Write;
 
 /// A drawing under construction, in pixels from its upper left corner.
@@ -144,23 +145,6 @@ pub fn short(value: f64) -> String {
     format!("{value:.digits$}{unit}")
 }
 
-/// Text that means itself in HTML, in attributes too.
-pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '"' => out += "&quot;",
-            '\'' => out += "&#39;",
-            c if c.is_control() && c != '\n' => out.push(' '),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,7 +176,6 @@ mod tests {
         for (value, text) in cases {
             assert_eq!(short(value), text);
         }
-        assert_eq!(escape("a<b & \"c\"'\u{1}"), "a&lt;b &amp; &quot;c&quot;&#39; ");
     }
 
     #[test]
