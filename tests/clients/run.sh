@@ -17,6 +17,22 @@ finish() {
     rm -rf "$work"
 }
 trap finish EXIT
+# start OPTION...: a server that is ready, at $base.
+start() {
+    "$program" serve smollm2 --port 0 "$@" 2>"$work/log" &
+    server=$!
+    for _ in $(seq 200); do
+        if grep -q ' ready$' "$work/log"; then break; fi
+        sleep 0.1
+    done
+    base=$(sed -n 's/.*listening on //p' "$work/log")
+}
+# Running answers finish, and the program ends well.
+stop() {
+    kill -TERM "$server"
+    wait "$server"
+    server=
+}
 
 # A store of its own, so that nothing of the user's changes.
 path=$("$program" pull smollm2 --print-path)
@@ -26,13 +42,7 @@ printf 'FROM smollm2\nTEMPLATE """{{ if .Tools }}Tools: {{ .Tools }}\n{{ end }}{
 "$program" create smollm2 -f "$work/plain" 2>/dev/null
 "$program" create smollm2-tools -f "$work/tools" 2>/dev/null
 
-"$program" serve smollm2 --port 0 --audit "$work/audit.jsonl" 2>"$work/log" &
-server=$!
-for _ in $(seq 200); do
-    if grep -q ' ready$' "$work/log"; then break; fi
-    sleep 0.1
-done
-base=$(sed -n 's/.*listening on //p' "$work/log")
+start --audit "$work/audit.jsonl"
 if ! "$python" "$here/check.py" "$base" smollm2:latest smollm2-tools:latest; then
     tail -n 20 "$work/log"
     exit 1
@@ -45,10 +55,7 @@ else
 fi
 # Long prompts beside running answers. SOAK_SECONDS=600 makes the soak below a long one.
 "$python" "$here/load.py" "$base" smollm2:latest fair
-# The end: running answers finish, and the program ends well.
-kill -TERM "$server"
-wait "$server"
-server=
+stop
 "$python" - "$work/audit.jsonl" <<'CHECK'
 import hashlib, json, sys
 last, n = "0" * 64, 0
@@ -59,16 +66,8 @@ for line in open(sys.argv[1]):
 print(f"the audit log has {n} lines, chained")
 CHECK
 # Everything at once, with a cache that is soon full.
-"$program" serve smollm2 --port 0 --parallel 8 --kv-tokens 4096 --ctx 2048 2>"$work/log" &
-server=$!
-for _ in $(seq 200); do
-    if grep -q ' ready$' "$work/log"; then break; fi
-    sleep 0.1
-done
-base=$(sed -n 's/.*listening on //p' "$work/log")
+start --parallel 8 --kv-tokens 4096 --ctx 2048
 "$python" "$here/load.py" "$base" smollm2:latest soak "${SOAK_SECONDS:-20}"
-kill -TERM "$server"
-wait "$server"
-server=
+stop
 "$python" "$here/tls.py" "$program" "$path"
 "$python" "$here/registry.py" "$program" "$path"

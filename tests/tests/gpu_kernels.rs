@@ -54,6 +54,11 @@ fn compare(name: &str, found: &After, at: usize, expected: &[f64], allowed: f64)
     rest.iter().any(|&v| v != SENTINEL).then(|| format!("{name}: wrote behind its output"))
 }
 
+/// What a kernel leaves, which must run.
+fn done(gpu: &Opened, kernel: Kernel, memory: &Memory, grid: [u32; 2]) -> After {
+    run(gpu, kernel, memory, grid).unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// A random matrix: rows of a file, the layout of the device, and its values.
 struct Matrix {
     packed: Vec<u32>,
@@ -237,8 +242,7 @@ fn rows_of_tables_of_every_format() {
                 ..Memory::default()
             };
             let kernel = Kernel::Embed(layout.format);
-            let after = run(gpu, kernel, &memory, [n as u32, k.div_ceil(32).div_ceil(ROW_WG) as u32]);
-            let after = after.unwrap_or_else(|error| panic!("{error}"));
+            let after = done(gpu, kernel, &memory, [n as u32, k.div_ceil(32).div_ceil(ROW_WG) as u32]);
             failures.extend(compare(&kernel.name(), &after, 0, &expected, PRODUCT));
         }
         failures
@@ -286,8 +290,7 @@ fn gated_activations() {
             let op = ops::GatedAct { gate: 0, up: (rows * width) as u32, out: at as u32, width: width as u32 };
             let memory = Memory { op: bytemuck::bytes_of(&op), arena: &arena, ..Memory::default() };
             let kernel = Kernel::GatedAct(which);
-            let after = run(gpu, kernel, &memory, [rows as u32, width.div_ceil(ROW_WG) as u32]);
-            let after = after.unwrap_or_else(|error| panic!("{error}"));
+            let after = done(gpu, kernel, &memory, [rows as u32, width.div_ceil(ROW_WG) as u32]);
             failures.extend(compare(&kernel.name(), &after, at, &expected, FUNCTION));
         }
         failures
@@ -325,13 +328,12 @@ fn norms_of_rows_and_heads() {
                 eps: 1e-5,
             };
             let memory = Memory { op: bytemuck::bytes_of(&op), arena: &arena, vectors: &weight, ..Memory::default() };
-            let after =
-                run(gpu, Kernel::RmsNorm, &memory, [rows as u32, slices as u32]).unwrap_or_else(|e| panic!("{e}"));
+            let grid = [rows as u32, slices as u32];
+            let after = done(gpu, Kernel::RmsNorm, &memory, grid);
             failures.extend(compare(&format!("rms-norm of {slices} x {width}"), &after, n, &expected, PRODUCT));
             let none = ops::RmsNorm { residual: NONE, ..op };
             let memory = Memory { op: bytemuck::bytes_of(&none), ..memory };
-            let plain =
-                run(gpu, Kernel::RmsNorm, &memory, [rows as u32, slices as u32]).unwrap_or_else(|e| panic!("{e}"));
+            let plain = done(gpu, Kernel::RmsNorm, &memory, grid);
             let expected: Vec<f64> = expected.iter().zip(&arena).map(|(y, x)| y - f64::from(*x)).collect();
             failures.extend(compare(
                 &format!("rms-norm of {slices} x {width}, no residual"),
