@@ -3,9 +3,14 @@
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 use tests::process::binary;
 use tests::tiny::Model;
+
+/// After how long without a sign a chat counts as stuck: seconds where it takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A chat model in a folder that goes when this does; the folder is the store as well.
 struct Desk {
@@ -71,26 +76,69 @@ fn commands_and_texts() {
     assert!(desk.typed(b"hello\r\x04").contains(">>> "));
 }
 
+/// A chat that is typed into step by step: what comes next waits until the screen shows what came before. Keys that are
+/// typed ahead would be lost with a Ctrl-C, since a terminal drops the input that it holds then.
+struct Typist {
+    child: Child,
+    keys: ChildStdin,
+    screen: Receiver<Vec<u8>>,
+    seen: Vec<u8>,
+}
+
+impl Typist {
+    fn new(mut child: Child) -> Typist {
+        let (keys, mut output) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+        let (send, screen) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(n @ 1..) = output.read(&mut bytes) {
+                if send.send(bytes[..n].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Typist { child, keys, screen, seen: Vec::new() }
+    }
+
+    fn press(&mut self, keys: &[u8]) {
+        self.keys.write_all(keys).expect("script reads");
+    }
+
+    /// Reads until the screen is as wanted, or to its end.
+    fn watch(&mut self, wanted: impl Fn(&str) -> bool) {
+        while !wanted(&self.text()) {
+            match self.screen.recv_timeout(PATIENCE) {
+                Ok(bytes) => self.seen.extend(bytes),
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    let _ = self.child.kill();
+                    panic!("nothing came for {PATIENCE:?} after {}", self.text());
+                }
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.seen).into_owned()
+    }
+}
+
 /// Ctrl-C ends the answer, not the chat, and an answer that was stopped has no durations.
 #[test]
 fn an_answer_is_stopped_and_the_chat_goes_on() {
-    const MOST: usize = 4000;
     let desk = Desk::new();
-    let mut child = desk.start(&format!("-n {MOST} --ctx 4096 --verbose"));
-    let mut keys = child.stdin.take().expect("a pipe");
-    let mut screen = child.stdout.take().expect("a pipe");
-    let mut seen = Vec::new();
-    keys.write_all(b"hello\r").expect("script reads");
+    let mut chat = Typist::new(desk.start("-n 4000 --ctx 4096 --verbose"));
+    chat.watch(|text| text.contains(">>> "));
+    chat.press(b"hello\r");
     // The echo of the line and the beginning of an answer.
-    let mut byte = [0];
-    while String::from_utf8_lossy(&seen).split("hello").nth(1).is_none_or(|answer| answer.trim().len() <= 40) {
-        screen.read_exact(&mut byte).expect("the chat goes on");
-        seen.push(byte[0]);
-    }
-    keys.write_all(b"\x03").expect("script reads");
-    keys.write_all(b"/show system\r/bye\r").expect("script reads");
-    screen.read_to_end(&mut seen).expect("a pipe");
-    let (status, text) = (child.wait().expect("script ends"), String::from_utf8_lossy(&seen).into_owned());
+    chat.watch(|text| text.split("hello").nth(1).is_some_and(|answer| answer.trim().len() > 40));
+    let prompts = |text: &str| text.matches(">>> ").count();
+    let before = prompts(&chat.text());
+    chat.press(b"\x03");
+    chat.watch(|text| prompts(text) > before);
+    chat.press(b"/show system\r/bye\r");
+    chat.watch(|_| false);
+    let (status, text) = (chat.child.wait().expect("script ends"), chat.text());
     assert!(status.success(), "{status}: {text}");
     assert!(text.contains("no system message"), "the chat ended with the answer: {text}");
     assert!(!text.contains("eval rate:"), "the answer was not stopped, or has durations: {text}");
