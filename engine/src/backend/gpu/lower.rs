@@ -1,4 +1,14 @@
 //! From a plan to dispatches: which kernel with which parameters on which buffers, made once.
+//!
+//! | module | lowers |
+//! | --- | --- |
+//! | `attention` | rotary embedding, the cache, attention |
+//! | `matmul` | products with one matrix |
+//! | `rows` | what is cut by rows: norms, activations, gathers |
+
+mod attention;
+mod matmul;
+mod rows;
 
 use super::GpuOptions;
 use super::adapter::Opened;
@@ -6,9 +16,9 @@ use super::pipelines::Pipelines;
 use super::tables::HEAD;
 use super::weights::{Part, Weights};
 use crate::error::{Error, Result};
-use crate::graph::{Activation, AttentionSpec, Graph, Lookup, Op, Rows, ValueId, WeightId};
+use crate::graph::{Graph, Op, Rows, ValueId, WeightId};
 use crate::plan::{Plan, StepKind};
-use shaders::{Act, COLUMNS, Kernel, NONE, ROW_WG, Way, ops, place};
+use shaders::{Kernel, NONE, Way, place};
 use wgpu::{BindGroup, Buffer, BufferUsages};
 
 /// Bytes from one kernel's parameters to the next: the coarsest alignment that an adapter may ask for.
@@ -218,136 +228,11 @@ impl<'a> Lower<'a> {
             Op::MatMul { .. } => self.matmul(op),
             Op::RopeStoreKv { .. } => self.rope_store(op),
             Op::Attention { q, attention, out } => self.attention(q, &attention, out),
-            Op::RmsNorm { x, weight, eps, heads, residual, out } => {
-                let width = self.width(x) / heads as u32;
-                let op = ops::RmsNorm {
-                    x: self.at(x),
-                    out: self.at(out),
-                    residual: residual.map_or(NONE, |r| self.at(r)),
-                    weight: self.vector(Some(weight)),
-                    width,
-                    slices: heads as u32,
-                    eps,
-                };
-                self.push(Kernel::RmsNorm, &op, heads, self.rows(out));
-            }
-            Op::GatedAct { gate, up, act, out } => {
-                let width = self.width(out);
-                let op = ops::GatedAct { gate: self.at(gate), up: self.at(up), out: self.at(out), width };
-                let kernel = Kernel::GatedAct(act_of(act));
-                self.push(kernel, &op, (width as usize).div_ceil(ROW_WG), self.rows(out));
-            }
-            Op::Gather { x, out } => {
-                let width = self.width(out);
-                let op = ops::Gather { x: self.at(x), out: self.at(out), width };
-                self.push(Kernel::Gather, &op, (width as usize).div_ceil(ROW_WG), self.rows(out));
-            }
+            Op::RmsNorm { .. } => self.rms_norm(op),
+            Op::GatedAct { gate, up, act, out } => self.gated_act(gate, up, act, out),
+            Op::Gather { x, out } => self.gather(x, out),
             // `check` has refused every other operation.
             _ => {}
         }
-    }
-
-    fn embed(&mut self, op: Op) {
-        let Op::Embed { table, lookup, scale, add, out } = op else { return };
-        let info = &self.plan.graph().weights[table.0 as usize];
-        for part in self.parts(table) {
-            let op = ops::Embed {
-                out: self.at(out),
-                k: info.k as u32,
-                first: part.first as u32,
-                panels: part.panels as u32,
-                words: part.words as u32,
-                scale,
-                lookup: match lookup {
-                    Lookup::Token => 0,
-                    Lookup::Position => 1,
-                    Lookup::First => 2,
-                },
-                add: add.map_or(NONE, |v| self.at(v)),
-            };
-            let others = info.k.div_ceil(shaders::layout::GROUP).div_ceil(ROW_WG);
-            self.push(Kernel::Embed(info.format), &op, others, self.rows(out)).part = Some(part);
-        }
-    }
-
-    fn matmul(&mut self, op: Op) {
-        let Op::MatMul { x, weight, scale, bias, residual, out } = op else { return };
-        let info = &self.plan.graph().weights[weight.0 as usize];
-        for part in self.parts(weight) {
-            let op = ops::MatmulWide {
-                x: self.at(x),
-                out: self.at(out),
-                residual: residual.map_or(NONE, |r| self.at(r)),
-                bias: self.vector(bias),
-                k: info.k as u32,
-                width: info.rows as u32,
-                first: part.first as u32,
-                panels: part.panels as u32,
-                words: part.words as u32,
-                outputs: u32::from(self.rows(out) == Rows::Outputs),
-                scale: scale.unwrap_or(1.0),
-            };
-            let kernels = COLUMNS.map(|columns| {
-                let kernel = Kernel::MatMul { format: info.format, columns, way: self.way };
-                (columns, kernel, part.panels.div_ceil(self.way.panels(columns)) as u32)
-            });
-            self.wanted.push(Wanted {
-                kernels: kernels.to_vec(),
-                op: bytemuck::bytes_of(&op).to_vec(),
-                part: Some(part),
-                kv: None,
-                rows: self.rows(out),
-            });
-        }
-    }
-
-    fn rope_store(&mut self, op: Op) {
-        let Op::RopeStoreKv { q, k, v, rope, attention: a } = op else { return };
-        let freqs = rope.map(|r| &self.plan.graph().ropes[r]);
-        let pairs = freqs.map_or(0, |f| f.pairs());
-        let op = ops::RopeStore {
-            q: self.at(q),
-            k: self.at(k),
-            v: self.at(v),
-            rope: rope.unwrap_or(0) as u32,
-            pairs: pairs as u32,
-            adjacent: u32::from(freqs.is_some_and(|f| f.pairing == crate::spec::Pairing::Adjacent)),
-            heads: a.n_head as u32,
-            heads_kv: a.n_head_kv as u32,
-            d_k: a.d_k as u32,
-            d_v: a.d_v as u32,
-        };
-        let per = self.options.per_word();
-        let words = a.d_k.div_ceil(per) + a.d_v.div_ceil(per);
-        let others = (a.n_head * pairs + a.n_head_kv * words).div_ceil(ROW_WG);
-        let half = self.options.half();
-        self.push(Kernel::RopeStore { half }, &op, others, Rows::Tokens).kv = Some(a.layer);
-    }
-
-    fn attention(&mut self, q: ValueId, a: &AttentionSpec, out: ValueId) {
-        let op = ops::Attention {
-            q: self.at(q),
-            out: self.at(out),
-            heads: a.n_head as u32,
-            heads_kv: a.n_head_kv as u32,
-            d_k: a.d_k as u32,
-            d_v: a.d_v as u32,
-            scale: a.scale,
-            cap: a.softcap.unwrap_or(0.0),
-            window: a.window.map_or(u32::MAX, |w| w.min(u32::MAX as usize) as u32),
-        };
-        let half = self.options.half();
-        self.push(Kernel::Attention { half }, &op, a.n_head, Rows::Tokens).kv = Some(a.layer);
-    }
-}
-
-fn act_of(act: Activation) -> Act {
-    match act {
-        Activation::Silu => Act::Silu,
-        Activation::GeluTanh => Act::GeluTanh,
-        Activation::GeluErf => Act::GeluErf,
-        Activation::Relu => Act::Relu,
-        Activation::ReluSquared => Act::ReluSquared,
-        Activation::Sigmoid => Act::Sigmoid,
     }
 }

@@ -1,0 +1,46 @@
+//! Rotary embedding, storage of keys and values, attention.
+
+use super::Lower;
+use crate::graph::{AttentionSpec, Op, Rows, ValueId};
+use shaders::{Kernel, ROW_WG, ops};
+
+impl Lower<'_> {
+    pub(super) fn rope_store(&mut self, op: Op) {
+        let Op::RopeStoreKv { q, k, v, rope, attention: a } = op else { return };
+        let freqs = rope.map(|r| &self.plan.graph().ropes[r]);
+        let pairs = freqs.map_or(0, |f| f.pairs());
+        let op = ops::RopeStore {
+            q: self.at(q),
+            k: self.at(k),
+            v: self.at(v),
+            rope: rope.unwrap_or(0) as u32,
+            pairs: pairs as u32,
+            adjacent: u32::from(freqs.is_some_and(|f| f.pairing == crate::spec::Pairing::Adjacent)),
+            heads: a.n_head as u32,
+            heads_kv: a.n_head_kv as u32,
+            d_k: a.d_k as u32,
+            d_v: a.d_v as u32,
+        };
+        let per = self.options.per_word();
+        let words = a.d_k.div_ceil(per) + a.d_v.div_ceil(per);
+        let others = (a.n_head * pairs + a.n_head_kv * words).div_ceil(ROW_WG);
+        let half = self.options.half();
+        self.push(Kernel::RopeStore { half }, &op, others, Rows::Tokens).kv = Some(a.layer);
+    }
+
+    pub(super) fn attention(&mut self, q: ValueId, a: &AttentionSpec, out: ValueId) {
+        let op = ops::Attention {
+            q: self.at(q),
+            out: self.at(out),
+            heads: a.n_head as u32,
+            heads_kv: a.n_head_kv as u32,
+            d_k: a.d_k as u32,
+            d_v: a.d_v as u32,
+            scale: a.scale,
+            cap: a.softcap.unwrap_or(0.0),
+            window: a.window.map_or(u32::MAX, |w| w.min(u32::MAX as usize) as u32),
+        };
+        let half = self.options.half();
+        self.push(Kernel::Attention { half }, &op, a.n_head, Rows::Tokens).kv = Some(a.layer);
+    }
+}
