@@ -1,0 +1,2 @@
+// Spelled out: see there.
+#import iq2

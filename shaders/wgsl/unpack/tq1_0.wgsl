@@ -1,0 +1,2 @@
+// See there.
+#import ternary
