@@ -8,8 +8,13 @@ use gguf::Format;
 pub const PAGE: usize = 32;
 /// Largest head that attention has room for.
 pub const MAX_HEAD: usize = 1024;
+/// Most experts of a layer that routing has room for.
+pub const MAX_EXPERTS: usize = 512;
 /// Invocations of the kernels that walk rows.
 pub const ROW_WG: usize = 64;
+
+/// Values of a column that the products of experts stage at once.
+const EXPERT_TILE: usize = 2048;
 
 /// How a matrix product is shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,10 +89,28 @@ pub enum Kernel {
         /// How it is shared out.
         way: Way,
     },
+    /// Product of each row with matrices of its own.
+    Experts(Format),
     /// RMS norm.
     RmsNorm,
+    /// Layer norm.
+    LayerNorm,
+    /// Activation.
+    Act(Act),
     /// Gated activation.
     GatedAct(Act),
+    /// The gate of gpt-oss.
+    ClampedGlu,
+    /// Soft cap.
+    Softcap,
+    /// Strength of a low-rank adapter.
+    Adapt,
+    /// Columns from one value to another.
+    Copy,
+    /// Choice of experts.
+    Route,
+    /// Sum of experts.
+    Combine,
     /// Wanted rows.
     Gather,
     /// Rotary embedding and storage of keys and values.
@@ -105,13 +128,15 @@ pub enum Kernel {
 impl Kernel {
     /// Every variant.
     pub fn all() -> Vec<Kernel> {
-        let mut all = vec![Kernel::RmsNorm, Kernel::Gather];
+        let mut all = vec![Kernel::RmsNorm, Kernel::LayerNorm, Kernel::Gather, Kernel::Copy, Kernel::Softcap];
+        all.extend([Kernel::ClampedGlu, Kernel::Adapt, Kernel::Route, Kernel::Combine]);
+        all.extend(Act::ALL.map(Kernel::Act));
         all.extend(Act::ALL.map(Kernel::GatedAct));
         for half in [true, false] {
             all.extend([Kernel::RopeStore { half }, Kernel::Attention { half }]);
         }
         for Layout { format, .. } in ALL {
-            all.push(Kernel::Embed(format));
+            all.extend([Kernel::Embed(format), Kernel::Experts(format)]);
             for columns in COLUMNS {
                 all.extend(Way::ALL.map(|way| Kernel::MatMul { format, columns, way }));
             }
@@ -125,7 +150,16 @@ impl Kernel {
             Kernel::Embed(_) => "embed",
             Kernel::MatMul { way: Way::Wide, .. } => "matmul_wide",
             Kernel::MatMul { .. } => "matmul_narrow",
+            Kernel::Experts(_) => "experts",
             Kernel::RmsNorm => "rms_norm",
+            Kernel::LayerNorm => "layer_norm",
+            Kernel::Act(_) => "act",
+            Kernel::ClampedGlu => "clamped_glu",
+            Kernel::Softcap => "softcap",
+            Kernel::Adapt => "adapt",
+            Kernel::Copy => "copy",
+            Kernel::Route => "route",
+            Kernel::Combine => "combine",
             Kernel::GatedAct(_) => "gated_act",
             Kernel::Gather => "gather",
             Kernel::RopeStore { .. } => "rope_store",
@@ -145,11 +179,12 @@ impl Kernel {
                 };
                 format!("matmul-{format}-{way}-{columns}")
             }
+            Kernel::Experts(format) => format!("experts-{format}"),
+            Kernel::Act(act) => format!("act-{act:?}").to_lowercase(),
             Kernel::GatedAct(act) => format!("gated-{act:?}").to_lowercase(),
             Kernel::RopeStore { half } => format!("rope-store-{}", kv(half)),
             Kernel::Attention { half } => format!("attention-{}", kv(half)),
-            Kernel::RmsNorm => "rms-norm".into(),
-            Kernel::Gather => "gather".into(),
+            one => one.file().replace('_', "-"),
         }
     }
 
@@ -162,6 +197,7 @@ impl Kernel {
     pub fn invocations(self) -> usize {
         match self {
             Kernel::MatMul { columns, way, .. } => way.invocations(columns),
+            Kernel::Experts(_) => Way::Wide.invocations(1),
             _ => ROW_WG,
         }
     }
@@ -188,13 +224,20 @@ impl Kernel {
                 set("SHARES", GROUP / subgroup.max(1));
                 unpack(&mut d, format);
             }
-            Kernel::GatedAct(act) => set(&format!("{act:?}").to_uppercase(), 1),
+            Kernel::Experts(format) => {
+                set("TILE", EXPERT_TILE / GROUP);
+                set("S", Way::Wide.slices());
+                set("STAGED", EXPERT_TILE / 4);
+                unpack(&mut d, format);
+            }
+            Kernel::Act(act) | Kernel::GatedAct(act) => set(&format!("{act:?}").to_uppercase(), 1),
+            Kernel::Route => set("MAXEXPERTS", MAX_EXPERTS),
             Kernel::RopeStore { half } | Kernel::Attention { half } => {
                 set("HALF", usize::from(half));
                 set("VALUEWORDS", if half { MAX_HEAD / 2 } else { MAX_HEAD });
                 set("TILEPAGES", self.invocations() / PAGE);
             }
-            Kernel::RmsNorm | Kernel::Gather => {}
+            _ => {}
         }
         d
     }

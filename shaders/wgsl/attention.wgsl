@@ -19,11 +19,18 @@ struct Op {
     cap: f32,
     // Keys at this distance or farther are not seen.
     window: u32,
+    // Whether a token sees those before it only.
+    causal: u32,
+    // Places in `vectors`, one a query head, or NONE: how much scores fall with distance (Press et al., 2022); scores of
+    // keys without values.
+    slopes: u32,
+    sinks: u32,
 }
 
 @group(0) @binding(1) var<uniform> op: Op;
 @group(0) @binding(5) var<storage, read> cache: array<u32>;
 @group(0) @binding(6) var<storage, read> tables: array<u32>;
+@group(0) @binding(7) var<storage, read> vectors: array<f32>;
 
 var<workgroup> query: array<f32, 1024>;
 var<workgroup> sums: array<Pair, $VALUEWORDS>;
@@ -62,21 +69,27 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     }
     let position = tables[step.positions + token];
     let pages = step.pages + tables[step.page_starts + token];
+    let length = tables[step.lengths + token];
     let start = position + 1 - min(position + 1, op.window);
+    let beyond = select(min(length, position + min(op.window, length)), position + 1, op.causal == 1);
+    var slope = 0.0;
+    if (op.slopes != NONE) {
+        slope = vectors[op.slopes + head];
+    }
     let kv_head = head / (op.heads / op.heads_kv);
     var m = -3.4e38;
     var l = 0.0;
-    for (var tile = start / $WG * $WG; tile <= position; tile += $WG) {
+    for (var tile = start / $WG * $WG; tile < beyond; tile += $WG) {
         workgroupBarrier();
-        if (li < $TILEPAGES && tile + li * $PAGE <= position) {
+        if (li < $TILEPAGES && tile + li * $PAGE < beyond) {
             blocks[li] = block_at(tables[pages + tile / $PAGE + li], kv_head, op.heads_kv, op.d_k, op.d_v);
         }
         workgroupBarrier();
         let at = tile + li;
-        let seen = at >= start && at <= position;
+        let seen = at >= start && at < beyond;
         var s = -3.4e38;
         if (seen) {
-            s = score(blocks[li / $PAGE], li % $PAGE);
+            s = fma(-slope, abs(f32(at) - f32(position)), score(blocks[li / $PAGE], li % $PAGE));
         }
         let top = max(m, largest(li, s));
         let weight = select(0.0, exp(s - top), seen);
@@ -84,7 +97,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         let keep = exp(m - top);
         l = fma(l, keep, total(li, weight));
         m = top;
-        let end = min($WG, position + 1 - tile);
+        let end = min($WG, beyond - tile);
         let first = max(start, tile) - tile;
         for (var w = li; w < words; w += $WG) {
             var sum = sums[w] * keep;
@@ -95,16 +108,23 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
             sums[w] = sum;
         }
     }
+    var keep = 1.0;
+    if (op.sinks != NONE) {
+        let sink = vectors[op.sinks + head];
+        let top = max(m, sink);
+        keep = exp(m - top);
+        l = fma(l, keep, exp(sink - top));
+    }
     let out = op.out + (token * op.heads + head) * op.d_v;
     for (var w = li; w < words; w += $WG) {
 #if HALF
-        let y = sums[w] / l;
+        let y = sums[w] * keep / l;
         arena[out + 2 * w] = y.x;
         if (2 * w + 1 < op.d_v) {
             arena[out + 2 * w + 1] = y.y;
         }
 #else
-        arena[out + w] = sums[w] / l;
+        arena[out + w] = sums[w] * keep / l;
 #end
     }
 }

@@ -8,7 +8,9 @@ struct Step {
     page_starts: u32,
     wanted: u32,
     pages: u32,
-    spare: u32,
+    // Of each token: positions that its sequence has after this step; how strong each adapter is for it.
+    lengths: u32,
+    strengths: u32,
     // Cosines and sines of each rotary embedding: for each token the cosines of all pairs, then the sines.
     ropes: array<vec4<u32>, 2>,
 }

@@ -3,10 +3,12 @@
 //! | module | lowers |
 //! | --- | --- |
 //! | `attention` | rotary embedding, the cache, attention |
+//! | `experts` | the choice of experts, their products and sums |
 //! | `matmul` | products with one matrix |
 //! | `rows` | what is cut by rows: norms, activations, gathers |
 
 mod attention;
+mod experts;
 mod matmul;
 mod rows;
 
@@ -18,7 +20,7 @@ use super::weights::{Part, Weights};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op, Rows, ValueId, WeightId};
 use crate::plan::{Plan, StepKind};
-use shaders::{Kernel, NONE, Way, place};
+use shaders::{Kernel, MAX_EXPERTS, MAX_HEAD, NONE, ROW_WG, Way, place};
 use wgpu::{BindGroup, Buffer, BufferUsages};
 
 /// Bytes from one kernel's parameters to the next: the coarsest alignment that an adapter may ask for.
@@ -86,30 +88,22 @@ pub struct Lower<'a> {
     wanted: Vec<Wanted<'a>>,
 }
 
-/// Fails if the graph has an operation that no kernel computes.
+/// Fails if the graph has an operation that is too large for its kernel.
 ///
 /// # Errors
 /// The operation.
 pub fn check(graph: &Graph) -> Result<()> {
-    let missing = |op: &Op| match op {
-        Op::Embed { .. } | Op::RmsNorm { .. } | Op::MatMul { .. } | Op::RopeStoreKv { .. } => None,
-        Op::GatedAct { .. } | Op::Gather { .. } => None,
-        Op::Attention { attention: a, .. } if !a.causal => Some("attention to later tokens".to_string()),
-        Op::Attention { attention: a, .. } if a.alibi => Some("attention that falls with distance".to_string()),
-        Op::Attention { attention: a, .. } if a.sinks.is_some() => Some("attention with sinks".to_string()),
-        Op::Attention { .. } => None,
-        op => {
-            let text = format!("{op:?}");
-            Some(text.split([' ', '(', '{']).next().unwrap_or_default().to_string())
-        }
+    let too_large = |what: &str, found: usize, most: usize| {
+        (found > most).then(|| format!("cpu: the model has {what} of {found}, where GPU kernels have room for {most}"))
     };
-    match graph.ops.iter().find_map(missing) {
+    let of = |op: &Op| match op {
+        Op::Attention { attention: a, .. } => too_large("attention heads", a.d_k.max(a.d_v), MAX_HEAD),
+        Op::Route { scores, .. } => too_large("a choice", graph.values[scores.0 as usize].width, MAX_EXPERTS),
+        _ => None,
+    };
+    match graph.ops.iter().find_map(of) {
         None => Ok(()),
-        Some(name) => Err(Error::Option {
-            name: "--device",
-            found: "a GPU".into(),
-            expected: format!("cpu: the model has an operation ({name}) that has no GPU kernel"),
-        }),
+        Some(expected) => Err(Error::Option { name: "--device", found: "a GPU".into(), expected }),
     }
 }
 
@@ -222,17 +216,30 @@ impl<'a> Lower<'a> {
         &mut self.wanted[last]
     }
 
+    /// A kernel of which an invocation computes an element of each row of `out`.
+    fn push_elements(&mut self, kernel: Kernel, op: &impl bytemuck::Pod, out: ValueId) {
+        let others = (self.width(out) as usize).div_ceil(ROW_WG);
+        self.push(kernel, op, others, self.rows(out));
+    }
+
     fn op(&mut self, op: Op) {
         match op {
             Op::Embed { .. } => self.embed(op),
+            Op::RmsNorm { .. } => self.rms_norm(op),
+            Op::LayerNorm { .. } => self.layer_norm(op),
             Op::MatMul { .. } => self.matmul(op),
             Op::RopeStoreKv { .. } => self.rope_store(op),
             Op::Attention { q, attention, out } => self.attention(q, &attention, out),
-            Op::RmsNorm { .. } => self.rms_norm(op),
             Op::GatedAct { gate, up, act, out } => self.gated_act(gate, up, act, out),
+            Op::ClampedGlu { gate, up, out } => self.clamped_glu(gate, up, out),
+            Op::Act { x, act } => self.activate(x, act),
+            Op::Softcap { x, cap } => self.softcap(x, cap),
+            Op::Adapt { x, adapter } => self.adapt(x, adapter),
+            Op::Copy { x, columns, out } => self.copy(x, columns, out),
+            Op::Route { scores, routing, out } => self.route(scores, routing, out),
+            Op::ExpertMatMul { .. } => self.expert_matmul(op),
+            Op::Combine { .. } => self.combine(op),
             Op::Gather { x, out } => self.gather(x, out),
-            // `check` has refused every other operation.
-            _ => {}
         }
     }
 }

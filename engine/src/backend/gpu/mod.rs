@@ -109,7 +109,7 @@ impl GpuBackend {
         let gpu = adapter::open(&options.device)?;
         let (limits, graph) = (plan.limits(), plan.graph());
         let storage = BufferUsages::STORAGE | BufferUsages::COPY_DST;
-        let words = tables::words(limits.tokens, limits.outputs, options.page_entries, &graph.ropes);
+        let words = tables::words(graph, limits.tokens, limits.outputs, options.page_entries);
         let tables = gpu.buffer("tables", words as u64 * 4, storage | BufferUsages::UNIFORM)?;
         let arena = bound(&gpu, "activations", plan.arena_bytes() as u64, storage | BufferUsages::COPY_SRC)?;
         let mut kv = vec![];
@@ -127,7 +127,7 @@ impl GpuBackend {
 
     /// Encodes and submits a step.
     fn submit(&mut self, batch: &Batch) {
-        tables::fill(batch, &self.plan.graph().ropes, &mut self.upload);
+        tables::fill(batch, self.plan.graph(), &mut self.upload);
         self.gpu.queue.write_buffer(&self.buffers.tables, 0, bytemuck::cast_slice(&self.upload));
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());

@@ -1,23 +1,29 @@
 //! What a step brings to the device: one upload of tokens, positions, page tables and angles.
 
 use crate::batch::Batch;
-use crate::graph::RopeFreqs;
+use crate::graph::{Graph, Op};
 
 /// Words of the head of the upload, which kernels see as uniform memory; tables begin after it.
 pub const HEAD: usize = 64;
 /// Rotary embeddings that the head has room for.
 pub const MAX_ROPES: usize = 8;
 /// Word of the head where the places of rotary embeddings begin.
-const ROPES: usize = 8;
+const ROPES: usize = 12;
+
+/// Low-rank adapters of a graph.
+pub fn adapters(graph: &Graph) -> usize {
+    let number = |op: &Op| if let Op::Adapt { adapter, .. } = op { adapter + 1 } else { 0 };
+    graph.ops.iter().map(number).max().unwrap_or(0)
+}
 
 /// Most words of the tables of any batch.
-pub fn words(tokens: usize, outputs: usize, pages: usize, ropes: &[RopeFreqs]) -> usize {
-    let angles: usize = ropes.iter().map(|r| 2 * r.pairs()).sum();
-    HEAD + tokens * (3 + angles) + outputs + pages
+pub fn words(graph: &Graph, tokens: usize, outputs: usize, pages: usize) -> usize {
+    let angles: usize = graph.ropes.iter().map(|r| 2 * r.pairs()).sum();
+    HEAD + tokens * (4 + adapters(graph) + angles) + outputs + pages
 }
 
 /// Writes the upload of a batch: the struct `Step` of `step.wgsl`, then the tables it points to.
-pub fn fill(batch: &Batch, ropes: &[RopeFreqs], out: &mut Vec<u32>) {
+pub fn fill(batch: &Batch, graph: &Graph, out: &mut Vec<u32>) {
     out.clear();
     out.resize(HEAD, 0);
     let place = |out: &Vec<u32>| (out.len() - HEAD) as u32;
@@ -35,7 +41,16 @@ pub fn fill(batch: &Batch, ropes: &[RopeFreqs], out: &mut Vec<u32>) {
     out.extend_from_slice(batch.outputs());
     out[6] = place(out);
     out.extend_from_slice(batch.pages());
-    for (i, rope) in ropes.iter().enumerate() {
+    out[7] = place(out);
+    for segment in batch.segments() {
+        out.extend(segment.tokens.clone().map(|_| (segment.start + segment.tokens.len()) as u32));
+    }
+    out[8] = place(out);
+    let adapters = adapters(graph);
+    for token in 0..batch.tokens().len() {
+        out.extend((0..adapters).map(|adapter| batch.strength(token, adapter).to_bits()));
+    }
+    for (i, rope) in graph.ropes.iter().enumerate() {
         out[ROPES + i] = place(out);
         for &position in batch.positions() {
             let at = out.len();

@@ -7,6 +7,7 @@ use crate::source::{Source, read_vector};
 use gguf::TensorInfo;
 use shaders::Layout;
 use shaders::layout::LANES;
+use std::ops::Range;
 use wgpu::{Buffer, BufferUsages};
 
 /// About as many bytes are packed and handed over at a time.
@@ -18,7 +19,7 @@ const IN_FLIGHT: usize = 64 << 20;
 pub struct Part {
     /// Its panels, as [`shaders::layout`] says.
     pub buffer: Buffer,
-    /// Its first row.
+    /// Its first panel, counted over all experts.
     pub first: usize,
     /// Its panels.
     pub panels: usize,
@@ -32,6 +33,8 @@ pub struct Weights {
     pub matrices: Vec<Vec<Part>>,
     /// Place of each vector in `vectors`, in floats.
     pub places: Vec<u32>,
+    /// Place of the slopes of ALiBi in `vectors`.
+    pub slopes: u32,
     /// All vectors.
     pub vectors: Buffer,
 }
@@ -101,10 +104,12 @@ pub fn upload(
         done += tensor.size;
         progress(done, total);
     }
+    let slopes = floats.len() as u32;
+    floats.extend_from_slice(&graph.slopes);
     let vectors = gpu.buffer("vectors", floats.len() as u64 * 4, BufferUsages::STORAGE | BufferUsages::COPY_DST)?;
     uploader.write(&vectors, 0, bytemuck::cast_slice(&floats))?;
     uploader.flush()?;
-    Ok(Weights { matrices, places, vectors })
+    Ok(Weights { matrices, places, slopes, vectors })
 }
 
 /// Hands bytes to the driver and waits when it holds many.
@@ -145,10 +150,22 @@ impl Matrix<'_> {
         let layout = Layout::of(self.info.format).ok_or_else(|| crate::source::unsupported(self.tensor))?;
         let limits = to.gpu.device.limits();
         let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) as usize;
-        let (panels, panel) = (self.info.rows.div_ceil(LANES), layout.panel_bytes(self.info.k));
+        let (panels, panel) = (self.info.experts * self.panels(), layout.panel_bytes(self.info.k));
         let parts = panels.div_ceil((most / panel).max(1));
         let each = panels.div_ceil(parts);
         (0..panels).step_by(each).map(|first| self.part(to, layout, first, each.min(panels - first))).collect()
+    }
+
+    /// Panels of an expert.
+    fn panels(&self) -> usize {
+        self.info.rows.div_ceil(LANES)
+    }
+
+    /// Rows of the tensor that make a panel: experts end inside one.
+    fn rows(&self, panel: usize) -> Range<usize> {
+        let (expert, panel) = (panel / self.panels(), panel % self.panels());
+        let at = |row: usize| self.info.first + expert * self.info.rows + row.min(self.info.rows);
+        at(panel * LANES)..at((panel + 1) * LANES)
     }
 
     fn part(&self, to: &mut Uploader, layout: &Layout, first: usize, panels: usize) -> Result<Part> {
@@ -156,21 +173,22 @@ impl Matrix<'_> {
         let (quads, words) = (layout.panel_quads(k), layout.panel_words(k));
         let bytes = panels * layout.panel_bytes(k);
         let buffer = to.gpu.buffer(&self.info.name, bytes as u64, BufferUsages::STORAGE | BufferUsages::COPY_DST)?;
-        let part = Part { buffer, first: first * LANES, panels, words: panels * quads };
+        let part = Part { buffer, first, panels, words: panels * quads };
         let at_once = (PIECE / layout.panel_bytes(k)).clamp(1, panels);
         let (mut own_quads, mut own_words) = (vec![0; at_once * quads], vec![0; at_once * words]);
         let row = k / layout.format.block_len() * layout.format.block_bytes();
         let mut file = vec![0; at_once * LANES * row];
         for start in (0..panels).step_by(at_once) {
             let n = at_once.min(panels - start);
-            let from = part.first + start * LANES;
-            let to_row = (from + n * LANES).min(self.info.rows);
-            let file = &mut file[..(to_row - from) * row];
-            self.source.read(self.tensor, ((self.info.first + from) * row) as u64, file)?;
+            let rows = |i: usize| self.rows(first + start + i);
+            let all = rows(0).start..rows(n - 1).end;
+            let file = &mut file[..all.len() * row];
+            self.source.read(self.tensor, (all.start * row) as u64, file)?;
             if self.check {
-                self.check_rows(file, row, self.info.first + from)?;
+                self.check_rows(file, row, all.start)?;
             }
-            for (i, rows) in file.chunks(row * LANES).enumerate() {
+            for i in 0..n {
+                let rows = &file[(rows(i).start - all.start) * row..(rows(i).end - all.start) * row];
                 layout.pack(k, rows, &mut own_quads[i * quads..][..quads], &mut own_words[i * words..][..words]);
             }
             to.write(&part.buffer, start * quads * 4, bytemuck::cast_slice(&own_quads[..n * quads]))?;

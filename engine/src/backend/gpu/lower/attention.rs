@@ -2,7 +2,7 @@
 
 use super::Lower;
 use crate::graph::{AttentionSpec, Op, Rows, ValueId};
-use shaders::{Kernel, ROW_WG, ops};
+use shaders::{Kernel, NONE, ROW_WG, ops};
 
 impl Lower<'_> {
     pub(super) fn rope_store(&mut self, op: Op) {
@@ -39,6 +39,9 @@ impl Lower<'_> {
             scale: a.scale,
             cap: a.softcap.unwrap_or(0.0),
             window: a.window.map_or(u32::MAX, |w| w.min(u32::MAX as usize) as u32),
+            causal: u32::from(a.causal),
+            slopes: if a.alibi { self.buffers.weights.slopes } else { NONE },
+            sinks: self.vector(a.sinks),
         };
         let half = self.options.half();
         self.push(Kernel::Attention { half }, &op, a.n_head, Rows::Tokens).kv = Some(a.layer);

@@ -2,6 +2,7 @@
 
 use super::{Lower, Wanted};
 use crate::graph::{Op, Rows};
+use shaders::layout::LANES;
 use shaders::{COLUMNS, Kernel, NONE, ops};
 
 impl Lower<'_> {
@@ -16,7 +17,7 @@ impl Lower<'_> {
                 bias: self.vector(bias),
                 k: info.k as u32,
                 width: info.rows as u32,
-                first: part.first as u32,
+                first: (part.first * LANES) as u32,
                 panels: part.panels as u32,
                 words: part.words as u32,
                 outputs: u32::from(self.rows(out) == Rows::Outputs),

@@ -1,7 +1,9 @@
 //! What is cut by rows: lookups, norms, activations, gathers.
 
+use super::super::tables::adapters;
 use super::Lower;
-use crate::graph::{Activation, Lookup, Op, ValueId};
+use crate::graph::{Activation, Columns, Lookup, Op, Rows, ValueId, WeightId};
+use shaders::layout::LANES;
 use shaders::{Act, Kernel, NONE, ROW_WG, ops};
 
 impl Lower<'_> {
@@ -12,7 +14,7 @@ impl Lower<'_> {
             let op = ops::Embed {
                 out: self.at(out),
                 k: info.k as u32,
-                first: part.first as u32,
+                first: (part.first * LANES) as u32,
                 panels: part.panels as u32,
                 words: part.words as u32,
                 scale,
@@ -52,10 +54,66 @@ impl Lower<'_> {
         self.push_elements(Kernel::Gather, &op, out);
     }
 
-    /// A kernel of which an invocation computes an element of each row of `out`.
-    fn push_elements(&mut self, kernel: Kernel, op: &impl bytemuck::Pod, out: ValueId) {
-        let others = (self.width(out) as usize).div_ceil(ROW_WG);
-        self.push(kernel, op, others, self.rows(out));
+    pub(super) fn layer_norm(&mut self, op: Op) {
+        let Op::LayerNorm { x, weight, bias, eps, heads, out } = op else { return };
+        let width = self.width(x) / heads as u32;
+        // One weight for all heads, or one a head.
+        let own = |w: WeightId| u32::from(self.plan.graph().weights[w.0 as usize].k > width as usize);
+        let op = ops::LayerNorm {
+            x: self.at(x),
+            out: self.at(out),
+            weight: self.vector(Some(weight)),
+            bias: self.vector(bias),
+            width,
+            slices: heads as u32,
+            weights: own(weight),
+            biases: bias.map_or(0, own),
+            eps,
+        };
+        self.push(Kernel::LayerNorm, &op, heads, self.rows(out));
+    }
+
+    pub(super) fn clamped_glu(&mut self, gate: ValueId, up: ValueId, out: ValueId) {
+        let op = ops::ClampedGlu { gate: self.at(gate), up: self.at(up), out: self.at(out), width: self.width(out) };
+        self.push_elements(Kernel::ClampedGlu, &op, out);
+    }
+
+    pub(super) fn activate(&mut self, x: ValueId, act: Activation) {
+        let op = ops::Act { x: self.at(x), width: self.width(x) };
+        self.push_elements(Kernel::Act(act_of(act)), &op, x);
+    }
+
+    pub(super) fn softcap(&mut self, x: ValueId, cap: f32) {
+        let op = ops::Softcap { x: self.at(x), width: self.width(x), cap };
+        self.push_elements(Kernel::Softcap, &op, x);
+    }
+
+    pub(super) fn adapt(&mut self, x: ValueId, adapter: usize) {
+        let op = ops::Adapt {
+            x: self.at(x),
+            width: self.width(x),
+            adapter: adapter as u32,
+            adapters: adapters(self.plan.graph()) as u32,
+            outputs: u32::from(self.rows(x) == Rows::Outputs),
+        };
+        self.push_elements(Kernel::Adapt, &op, x);
+    }
+
+    pub(super) fn copy(&mut self, x: ValueId, columns: Columns, out: ValueId) {
+        let Columns { heads, width, from, to } = columns;
+        let op = ops::Copy {
+            x: self.at(x),
+            out: self.at(out),
+            width: self.width(x),
+            width_out: self.width(out),
+            heads: heads as u32,
+            run: width as u32,
+            source: from.0 as u32,
+            source_next: from.1 as u32,
+            target_at: to.0 as u32,
+            target_next: to.1 as u32,
+        };
+        self.push(Kernel::Copy, &op, (heads * width).div_ceil(ROW_WG), self.rows(out));
     }
 }
 

@@ -1,0 +1,484 @@
+//! The kernels beside matrix products on every adapter against naive f64 twins: norms, activations, copies, adapters,
+//! experts, attention of every kind.
+
+use engine::backend::gpu::adapter::Opened;
+use engine::backend::gpu::probe::Memory;
+use gguf::Format;
+use shaders::layout::ALL;
+use shaders::{Act, Kernel, NONE, PAGE, ROW_WG, ops};
+use tests::gpu::{
+    FUNCTION, Matrix, PRODUCT, SENTINEL, activation, compare, done, floats, matrices, on_every_adapter, step,
+};
+use tests::random::Random;
+
+/// One run of a kernel and what it must leave.
+struct Case {
+    name: String,
+    kernel: Kernel,
+    op: Vec<u8>,
+    tables: Vec<u32>,
+    /// What steps compute, up to the output; in place where `at` is 0.
+    arena: Vec<f32>,
+    at: usize,
+    vectors: Vec<f32>,
+    cache: Vec<u32>,
+    grid: [usize; 2],
+    expected: Vec<f64>,
+    allowed: f64,
+}
+
+impl Case {
+    fn new(name: String, kernel: Kernel, op: &impl bytemuck::Pod) -> Case {
+        Case {
+            name,
+            kernel,
+            op: bytemuck::bytes_of(op).to_vec(),
+            tables: vec![],
+            arena: vec![],
+            at: 0,
+            vectors: vec![],
+            cache: vec![],
+            grid: [1, 1],
+            expected: vec![],
+            allowed: PRODUCT,
+        }
+    }
+
+    fn run(&self, gpu: &Opened) -> Option<String> {
+        let mut arena = self.arena.clone();
+        arena.resize(self.at + self.expected.len() + 100, SENTINEL);
+        let memory = Memory {
+            tables: &self.tables,
+            op: &self.op,
+            arena: &arena,
+            vectors: &self.vectors,
+            cache: &self.cache,
+            ..Memory::default()
+        };
+        let after = done(gpu, self.kernel, &memory, self.grid.map(|n| n as u32));
+        compare(&self.name, &after, self.at, &self.expected, self.allowed)
+    }
+}
+
+fn as_f64(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
+}
+
+/// An element an invocation.
+fn elements(rows: usize, width: usize) -> [usize; 2] {
+    [rows, width.div_ceil(ROW_WG)]
+}
+
+#[test]
+fn layer_norms_of_rows_and_heads() {
+    let mut cases = vec![];
+    for (rows, heads, width, own, bias) in
+        [(1, 1, 1, false, true), (3, 1, 576, false, true), (2, 5, 66, true, true), (2, 3, 130, false, false)]
+    {
+        let mut random = Random::new(width as u64);
+        // Far from 0, where a variance by squares alone would lose its digits.
+        let x: Vec<f32> = floats(&mut random, rows * heads * width).iter().map(|x| x + 30.0).collect();
+        let n = if own { heads * width } else { width };
+        let vectors = floats(&mut random, 2 * n);
+        let expected = x.chunks(width).enumerate().flat_map(|(slice, x)| {
+            let x = as_f64(x);
+            let mean = x.iter().sum::<f64>() / width as f64;
+            let factor = 1.0 / (x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / width as f64 + 1e-5).sqrt();
+            let at = if own { slice % heads * width } else { 0 };
+            let (weight, biases) = (as_f64(&vectors[at..]), as_f64(&vectors[n + at..]));
+            let scale = if bias { 1.0 } else { 0.0 };
+            (0..width).map(|i| (x[i] - mean) * factor * weight[i] + scale * biases[i]).collect::<Vec<_>>()
+        });
+        let op = ops::LayerNorm {
+            x: 0,
+            out: x.len() as u32,
+            weight: 0,
+            bias: if bias { n as u32 } else { NONE },
+            width: width as u32,
+            slices: heads as u32,
+            weights: u32::from(own),
+            biases: u32::from(own),
+            eps: 1e-5,
+        };
+        cases.push(Case {
+            expected: expected.collect(),
+            at: x.len(),
+            arena: x,
+            vectors,
+            grid: [rows, heads],
+            // The mean of values around 30 is known to their last bit.
+            allowed: FUNCTION,
+            ..Case::new(format!("layer norm of {heads} x {width}"), Kernel::LayerNorm, &op)
+        });
+    }
+    on_every_adapter(&|gpu| cases.iter().filter_map(|case| case.run(gpu)).collect());
+}
+
+#[test]
+fn what_computes_each_element_by_itself() {
+    let (rows, width) = (3, 150);
+    let mut random = Random::new(4);
+    let mut x: Vec<f32> = floats(&mut random, rows * width).iter().map(|x| x * 9.0).collect();
+    x[..8].copy_from_slice(&[0.0, -0.0, 100.0, -100.0, 7.0, -7.0, 30.0, -30.0]);
+    let up: Vec<f32> = floats(&mut random, rows * width).iter().map(|x| x * 9.0).collect();
+    let n = width as u32;
+    let mut cases: Vec<Case> = Act::ALL
+        .map(|act| Case {
+            expected: x.iter().map(|&x| activation(act, f64::from(x))).collect(),
+            ..Case::new(format!("{act:?}"), Kernel::Act(act), &ops::Act { x: 0, width: n })
+        })
+        .into();
+    let cap = ops::Softcap { x: 0, width: n, cap: 5.0 };
+    cases.push(Case {
+        expected: x.iter().map(|&x| 5.0 * (f64::from(x) / 5.0).tanh()).collect(),
+        ..Case::new("soft cap".into(), Kernel::Softcap, &cap)
+    });
+    let strengths: Vec<f32> = floats(&mut random, rows * 2);
+    for outputs in [0, 1] {
+        // The second of two adapters; wanted rows are the tokens 2, 1, 0.
+        let op = ops::Adapt { x: 0, width: n, adapter: 1, adapters: 2, outputs };
+        let token = |row: usize| if outputs == 1 { rows - 1 - row } else { row };
+        let strength = |i: usize| f64::from(strengths[token(i / width) * 2 + 1]);
+        let bits = strengths.iter().map(|s| s.to_bits()).collect();
+        cases.push(Case {
+            expected: x.iter().enumerate().map(|(i, &x)| f64::from(x) * strength(i)).collect(),
+            tables: step(rows, &[(5, vec![2, 1, 0]), (8, bits)]),
+            ..Case::new(format!("strength of an adapter, outputs {outputs}"), Kernel::Adapt, &op)
+        });
+    }
+    for case in &mut cases {
+        case.arena = x.clone();
+    }
+    let glu = ops::ClampedGlu { gate: 0, up: (rows * width) as u32, out: 2 * (rows * width) as u32, width: n };
+    let gate = |g: f64, u: f64| g.min(7.0) * activation(Act::Sigmoid, 1.702 * g.min(7.0)) * (u.clamp(-7.0, 7.0) + 1.0);
+    cases.push(Case {
+        expected: x.iter().zip(&up).map(|(&g, &u)| gate(g.into(), u.into())).collect(),
+        at: 2 * rows * width,
+        arena: [x, up].concat(),
+        ..Case::new("clamped gate".into(), Kernel::ClampedGlu, &glu)
+    });
+    for case in &mut cases {
+        (case.grid, case.allowed) = (elements(rows, width), FUNCTION);
+    }
+    on_every_adapter(&|gpu| cases.iter().filter_map(|case| case.run(gpu)).collect());
+}
+
+#[test]
+fn columns_are_copied() {
+    let (rows, width, width_out) = (2, 100, 90);
+    let x = floats(&mut Random::new(3), rows * (width + width_out));
+    let op = ops::Copy {
+        x: 0,
+        out: (rows * width) as u32,
+        width: width as u32,
+        width_out: width_out as u32,
+        heads: 4,
+        run: 17,
+        source: 5,
+        source_next: 23,
+        target_at: 2,
+        target_next: 20,
+    };
+    let mut expected = as_f64(&x[rows * width..]);
+    for row in 0..rows {
+        for (head, i) in (0..4).flat_map(|head| (0..17).map(move |i| (head, i))) {
+            expected[row * width_out + 2 + head * 20 + i] = f64::from(x[row * width + 5 + head * 23 + i]);
+        }
+    }
+    let case = Case {
+        expected,
+        at: rows * width,
+        arena: x,
+        grid: elements(rows, 4 * 17),
+        ..Case::new("copy".into(), Kernel::Copy, &op)
+    };
+    on_every_adapter(&|gpu| case.run(gpu).into_iter().collect());
+}
+
+#[test]
+fn the_best_experts_are_chosen() {
+    let mut cases = vec![];
+    for (experts, used, normalize) in [(4, 2, true), (130, 8, false), (512, 3, true), (3, 3, false)] {
+        let (rows, mut random) = (3, Random::new(experts as u64));
+        let mut scores: Vec<f32> = floats(&mut random, rows * experts).iter().map(|x| x * 4.0).collect();
+        // Of equals the first.
+        (scores[1], scores[2]) = (5.0, 5.0);
+        let op = ops::Route {
+            scores: 0,
+            out: scores.len() as u32,
+            experts: experts as u32,
+            used: used as u32,
+            normalize: u32::from(normalize),
+            scale: 1.5,
+        };
+        let expected = scores.chunks(experts).flat_map(|row| {
+            let all: f64 = row.iter().map(|&s| f64::from(s).exp()).sum();
+            let mut order: Vec<usize> = (0..experts).collect();
+            order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+            let p = |i: usize| f64::from(row[i]).exp() / all;
+            let whole = if normalize { order[..used].iter().map(|&i| p(i)).sum() } else { 1.0 };
+            let numbers: Vec<f64> = order[..used].iter().map(|&i| i as f64).collect();
+            let weights: Vec<f64> = order[..used].iter().map(|&i| 1.5 * p(i) / whole).collect();
+            numbers.into_iter().chain(weights)
+        });
+        cases.push(Case {
+            expected: expected.collect(),
+            at: scores.len(),
+            arena: scores,
+            grid: [rows, 1],
+            allowed: FUNCTION,
+            ..Case::new(format!("{used} of {experts} experts"), Kernel::Route, &op)
+        });
+    }
+    on_every_adapter(&|gpu| cases.iter().filter_map(|case| case.run(gpu)).collect());
+}
+
+#[test]
+fn experts_are_added_up() {
+    let mut cases = vec![];
+    for residual in [true, false] {
+        let (rows, slots, width, mut random) = (2, 3, 70, Random::new(8));
+        let all = floats(&mut random, rows * (slots * width + 2 * slots + width));
+        let (x, rest) = all.split_at(rows * slots * width);
+        let (routes, add) = rest.split_at(rows * 2 * slots);
+        let op = ops::Combine {
+            x: 0,
+            routes: x.len() as u32,
+            slots: slots as u32,
+            residual: if residual { (x.len() + routes.len()) as u32 } else { NONE },
+            out: all.len() as u32,
+            width: width as u32,
+        };
+        let expected = (0..rows * width).map(|i| {
+            let (row, i) = (i / width, i % width);
+            let term = |slot: usize| {
+                f64::from(routes[row * 2 * slots + slots + slot]) * f64::from(x[(row * slots + slot) * width + i])
+            };
+            let start = if residual { f64::from(add[row * width + i]) } else { 0.0 };
+            start + (0..slots).map(term).sum::<f64>()
+        });
+        cases.push(Case {
+            expected: expected.collect(),
+            at: all.len(),
+            arena: all,
+            grid: elements(rows, width),
+            ..Case::new(format!("sum of experts, residual {residual}"), Kernel::Combine, &op)
+        });
+    }
+    on_every_adapter(&|gpu| cases.iter().filter_map(|case| case.run(gpu)).collect());
+}
+
+/// Products of two rows with experts of `rows` rows, the tensor cut in two parts as where a binding is too small.
+fn experts(gpu: &Opened, format: Format, [n, rows, k]: [usize; 3], routed: bool) -> Option<String> {
+    let mut random = Random::new(u64::from(format.id()) + k as u64);
+    let m: Matrix = matrices(&mut random, format, [n, rows, k]);
+    let (slots, tokens) = (if routed { 2 } else { n }, 2);
+    let routes: Vec<f32> = if routed { vec![2.0, 0.0, 0.5, 0.5, 1.0, 2.0, 0.5, 0.5] } else { vec![] };
+    let x = floats(&mut random, tokens * k * if routed { 1 } else { slots });
+    let bias = floats(&mut random, n * rows);
+    let expert = |token: usize, slot: usize| if routed { routes[token * 2 * slots + slot] as usize } else { slot };
+    let expected: Vec<f64> = (0..tokens * slots * rows)
+        .map(|i| {
+            let (token, slot, row) = (i / rows / slots, i / rows % slots, i % rows);
+            let matrix = expert(token, slot) * rows + row;
+            let part = if routed { token } else { token * slots + slot };
+            let terms = m.values[matrix * k..][..k].iter().zip(&x[part * k..]);
+            f64::from(bias[matrix]) + terms.map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>()
+        })
+        .collect();
+    let at = x.len() + routes.len();
+    let mut arena = [x.clone(), routes].concat();
+    arena.resize(at + expected.len() + 100, SENTINEL);
+    let (each, quads, words) = (rows.div_ceil(16), m.words / m.panels, m.packed.len() / m.panels - m.words / m.panels);
+    let mut after = None;
+    for (first, panels) in [(0, m.panels / 2), (m.panels / 2, m.panels - m.panels / 2)] {
+        let op = ops::Experts {
+            x: 0,
+            out: at as u32,
+            routes: if routed { x.len() as u32 } else { NONE },
+            routed: 2 * slots as u32,
+            bias: 0,
+            k: k as u32,
+            width: rows as u32,
+            each: each as u32,
+            slots: slots as u32,
+            parts: u32::from(!routed),
+            first: first as u32,
+            panels: panels as u32,
+            words: (panels * quads) as u32,
+        };
+        let weights = [
+            &m.packed[first * quads..(first + panels) * quads],
+            &m.packed[m.words + first * words..m.words + (first + panels) * words],
+        ];
+        let memory = Memory {
+            op: bytemuck::bytes_of(&op),
+            arena: &arena,
+            weights: &weights.concat(),
+            vectors: &bias,
+            ..Memory::default()
+        };
+        let left = done(gpu, Kernel::Experts(format), &memory, [tokens as u32, (slots * each) as u32]);
+        arena.clone_from(&left.arena);
+        after = Some(left);
+    }
+    compare(&format!("experts-{format} of {rows} x {k}, routed {routed}"), &after?, at, &expected, PRODUCT)
+}
+
+#[test]
+fn each_row_meets_its_own_experts() {
+    on_every_adapter(&|gpu| {
+        let mut failures = vec![];
+        for layout in ALL {
+            let k = layout.format.block_len().max(32);
+            failures.extend(experts(gpu, layout.format, [3, 21, 3 * k], true));
+        }
+        failures.extend(experts(gpu, Format::F32, [3, 5, 2501], true));
+        failures.extend(experts(gpu, Format::F32, [3, 33, 33], false));
+        failures
+    });
+}
+
+/// Attention over a cache that the test fills.
+#[derive(Clone, Copy, Debug)]
+struct Attend {
+    half: bool,
+    d_k: usize,
+    d_v: usize,
+    heads: [usize; 2],
+    /// Position of the first of three tokens, and of all.
+    start: usize,
+    length: usize,
+    window: Option<usize>,
+    causal: bool,
+    cap: Option<f32>,
+    alibi: bool,
+    sinks: bool,
+}
+
+impl Attend {
+    const TOKENS: usize = 3;
+
+    /// Keys and values, rounded as the cache has them, and the cache's words: pages from the last to the first.
+    fn cache(&self, random: &mut Random) -> (Vec<f32>, Vec<f32>, Vec<u32>) {
+        let round = |x: f32| if self.half { half::f16::from_f32(x).to_f32() } else { x };
+        let (pages, heads, per) = (self.length.div_ceil(PAGE), self.heads[1], if self.half { 2 } else { 1 });
+        let mut make =
+            |d: usize| -> Vec<f32> { floats(random, self.length * heads * d).into_iter().map(round).collect() };
+        let (keys, values) = (make(self.d_k), make(self.d_v));
+        let (of_key, of_value) = (self.d_k.div_ceil(per), self.d_v.div_ceil(per));
+        let mut words = vec![0u32; pages * heads * PAGE * (of_key + of_value)];
+        for (position, head) in (0..self.length).flat_map(|p| (0..heads).map(move |h| (p, h))) {
+            let (page, slot) = (pages - 1 - position / PAGE, position % PAGE);
+            let block = (page * heads + head) * PAGE * (of_key + of_value);
+            let word = |x: &[f32]| match x {
+                [x] if !self.half => x.to_bits(),
+                x => x.iter().rev().fold(0, |w, x| w << 16 | u32::from(half::f16::from_f32(*x).to_bits())),
+            };
+            let key = keys[(position * heads + head) * self.d_k..][..self.d_k].chunks(per);
+            key.enumerate().for_each(|(i, x)| words[block + i * PAGE + slot] = word(x));
+            let value = values[(position * heads + head) * self.d_v..][..self.d_v].chunks(per);
+            let at = block + PAGE * of_key + slot * of_value;
+            value.enumerate().for_each(|(i, x)| words[at + i] = word(x));
+        }
+        (keys, values, words)
+    }
+
+    fn visible(&self, position: usize) -> std::ops::Range<usize> {
+        let window = self.window.unwrap_or(usize::MAX);
+        let end = if self.causal { position + 1 } else { self.length.min(position.saturating_add(window)) };
+        (position + 1).saturating_sub(window)..end
+    }
+
+    fn case(self) -> Case {
+        let mut random = Random::new((self.d_k * 7 + self.length) as u64);
+        let (keys, values, cache) = self.cache(&mut random);
+        let [heads, heads_kv] = self.heads;
+        let q = floats(&mut random, Self::TOKENS * heads * self.d_k);
+        // Slopes, then sinks.
+        let vectors: Vec<f32> = floats(&mut random, 2 * heads).iter().map(|x| x.abs()).collect();
+        let scale = 2.0 / (self.d_k as f32).sqrt();
+        let expected = (0..Self::TOKENS * heads).flat_map(|row| {
+            let (position, head) = (self.start + row / heads, row % heads);
+            let kv_head = head / (heads / heads_kv);
+            let q = &q[row * self.d_k..][..self.d_k];
+            let seen = self.visible(position);
+            let scores: Vec<f64> = seen
+                .clone()
+                .map(|at| {
+                    let key = &keys[(at * heads_kv + kv_head) * self.d_k..];
+                    let dot: f64 = q.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
+                    let score = dot * f64::from(scale);
+                    let score = self.cap.map_or(score, |c| f64::from(c) * (score / f64::from(c)).tanh());
+                    let slope = if self.alibi { f64::from(vectors[head]) } else { 0.0 };
+                    score - slope * (at as f64 - position as f64).abs()
+                })
+                .collect();
+            let sink = if self.sinks { f64::from(vectors[heads + head]).exp() } else { 0.0 };
+            let total = sink + scores.iter().map(|s| s.exp()).sum::<f64>();
+            let value = |at: usize, i: usize| f64::from(values[(at * heads_kv + kv_head) * self.d_v + i]);
+            let element = |i| seen.clone().zip(&scores).map(|(at, s)| s.exp() / total * value(at, i)).sum();
+            (0..self.d_v).map(element).collect::<Vec<f64>>()
+        });
+        let op = ops::Attention {
+            q: 0,
+            out: q.len() as u32,
+            heads: heads as u32,
+            heads_kv: heads_kv as u32,
+            d_k: self.d_k as u32,
+            d_v: self.d_v as u32,
+            scale,
+            cap: self.cap.unwrap_or(0.0),
+            window: self.window.map_or(u32::MAX, |w| w as u32),
+            causal: u32::from(self.causal),
+            slopes: if self.alibi { 0 } else { NONE },
+            sinks: if self.sinks { heads as u32 } else { NONE },
+        };
+        let positions = (0..Self::TOKENS).map(|i| (self.start + i) as u32).collect();
+        let pages = (0..self.length.div_ceil(PAGE) as u32).rev().collect();
+        let lengths = vec![self.length as u32; Self::TOKENS];
+        Case {
+            expected: expected.collect(),
+            tables: step(Self::TOKENS, &[(3, positions), (4, vec![0; Self::TOKENS]), (6, pages), (7, lengths)]),
+            at: q.len(),
+            arena: q,
+            vectors,
+            cache,
+            grid: [Self::TOKENS, heads],
+            allowed: FUNCTION,
+            ..Case::new(format!("{self:?}"), Kernel::Attention { half: self.half }, &op)
+        }
+    }
+}
+
+#[test]
+fn attention_of_every_kind() {
+    let plain = Attend {
+        half: false,
+        d_k: 12,
+        d_v: 12,
+        heads: [4, 2],
+        start: 197,
+        length: 200,
+        window: None,
+        causal: true,
+        cap: None,
+        alibi: false,
+        sinks: false,
+    };
+    let rows = [
+        plain,
+        Attend { half: true, d_k: 33, d_v: 7, ..plain },
+        Attend { start: 0, length: 3, sinks: true, ..plain },
+        Attend { sinks: true, window: Some(70), half: true, ..plain },
+        Attend { window: Some(1), cap: Some(3.0), ..plain },
+        Attend { causal: false, start: 50, ..plain },
+        Attend { causal: false, start: 50, window: Some(9), half: true, ..plain },
+        Attend { causal: false, start: 20, length: 23, window: Some(64), ..plain },
+        Attend { causal: false, start: 100, alibi: true, ..plain },
+        Attend { alibi: true, cap: Some(2.0), heads: [3, 3], ..plain },
+        Attend { d_k: 576, d_v: 512, heads: [2, 1], ..plain },
+    ];
+    let cases = rows.map(Attend::case);
+    on_every_adapter(&|gpu| cases.iter().filter_map(|case| case.run(gpu)).collect());
+}
