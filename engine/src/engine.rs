@@ -172,6 +172,27 @@ impl Blueprint {
         self.limits.ctx
     }
 
+    /// The model as data.
+    pub(crate) fn graph(&self) -> &Graph {
+        self.plan.graph()
+    }
+
+    /// What steps have room for.
+    pub(crate) fn limits(&self) -> scheduler::Limits {
+        self.limits
+    }
+
+    /// How strong its adapters are where nobody says.
+    pub(crate) fn strengths(&self) -> Vec<f32> {
+        self.options.adapters.iter().map(|a| a.scale).collect()
+    }
+
+    /// Loads it.
+    pub(crate) fn load(self, source: &dyn Source, progress: &mut dyn FnMut(Progress)) -> Result<Box<dyn Backend>> {
+        let Blueprint { plan, limits, options, .. } = self;
+        load_backend(plan, source, &limits, &options, &mut |done, total| progress(Progress::Weights { done, total }))
+    }
+
     fn check_memory(&self) -> Result<()> {
         let total = self.memory.total();
         match self.options.memory {
@@ -187,6 +208,25 @@ impl Blueprint {
             _ => Ok(()),
         }
     }
+}
+
+/// Lays out a model with its adapters, and goes on with both.
+pub(crate) fn with_source<T>(
+    gguf: &Gguf,
+    source: &dyn Source,
+    options: &Options,
+    go_on: &mut dyn FnMut(Blueprint, &dyn Source) -> Result<T>,
+) -> Result<T> {
+    if options.adapters.is_empty() {
+        return go_on(Blueprint::new(gguf, source, options)?, source);
+    }
+    let files = adapter::open(&options.adapters)?;
+    let parsed = files.iter().map(ModelFile::parse).collect::<Result<Vec<_>>>()?;
+    let arch = gguf.meta().str("general.architecture")?;
+    let adapted = Adapted::new(source, arch, &files, &parsed, &options.adapters)?;
+    let made = go_on(Blueprint::new(gguf, &adapted, options)?, &adapted)?;
+    files.iter().try_for_each(ModelFile::check_unchanged)?;
+    Ok(made)
 }
 
 /// Lays a graph out for the device that is asked for.
@@ -325,26 +365,9 @@ impl Engine {
     pub fn open(path: &Path, options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Engine> {
         let file = ModelFile::open(path)?;
         let gguf = file.parse()?;
-        let engine = Engine::with_adapters(&gguf, &file.source(&gguf), options, progress)?;
+        let source = file.source(&gguf);
+        let engine = with_source(&gguf, &source, options, &mut |b, source| Engine::load(b, source, progress))?;
         file.check_unchanged()?;
-        Ok(engine)
-    }
-
-    fn with_adapters(
-        gguf: &Gguf,
-        source: &dyn Source,
-        options: &Options,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Engine> {
-        if options.adapters.is_empty() {
-            return Engine::load(Blueprint::new(gguf, source, options)?, source, progress);
-        }
-        let files = adapter::open(&options.adapters)?;
-        let parsed = files.iter().map(ModelFile::parse).collect::<Result<Vec<_>>>()?;
-        let arch = gguf.meta().str("general.architecture")?;
-        let adapted = Adapted::new(source, arch, &files, &parsed, &options.adapters)?;
-        let engine = Engine::load(Blueprint::new(gguf, &adapted, options)?, &adapted, progress)?;
-        files.iter().try_for_each(ModelFile::check_unchanged)?;
         Ok(engine)
     }
 
@@ -354,17 +377,17 @@ impl Engine {
     /// As [`Engine::open`].
     pub fn from_bytes(bytes: &[u8], options: &Options) -> Result<Engine> {
         let gguf = Gguf::parse(bytes)?;
-        Engine::with_adapters(&gguf, &gguf, options, &mut |_| ())
+        with_source(&gguf, &gguf, options, &mut |b, source| Engine::load(b, source, &mut |_| ()))
     }
 
     fn load(blueprint: Blueprint, source: &dyn Source, progress: &mut dyn FnMut(Progress)) -> Result<Engine> {
-        let Blueprint { spec, tokenizer, template, plan, limits, memory, options } = blueprint;
-        let backend = load_backend(plan, source, &limits, &options, &mut |done, total| {
-            progress(Progress::Weights { done, total });
-        })?;
-        let info = backend.info();
+        let (spec, tokenizer, template) =
+            (blueprint.spec.clone(), blueprint.tokenizer.clone(), blueprint.template.clone());
+        let (limits, memory) = (blueprint.limits, blueprint.memory);
         let mut scheduler = Scheduler::new(limits, tokenizer.clone());
-        scheduler.set_strengths(options.adapters.iter().map(|a| a.scale).collect());
+        scheduler.set_strengths(blueprint.strengths());
+        let backend = blueprint.load(source, progress)?;
+        let info = backend.info();
         let (commands, inbox) = channel();
         let pages = limits.pages;
         let load = Arc::new(Mutex::new(Load { pages, pages_available: pages, ..Load::default() }));

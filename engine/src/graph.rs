@@ -5,6 +5,7 @@
 //! its residual), never discovered later. Shapes are checked against the file as each weight is named.
 
 mod adapt;
+mod op;
 
 use crate::error::{Error, Result};
 use crate::source::Source;

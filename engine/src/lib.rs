@@ -21,6 +21,8 @@ pub mod error;
 #[cfg(not(target_family = "wasm"))]
 pub mod file;
 pub mod graph;
+#[cfg(not(target_family = "wasm"))]
+pub mod inspect;
 pub mod kv;
 pub mod models;
 pub mod pace;

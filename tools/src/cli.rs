@@ -65,6 +65,8 @@ pub enum Command {
     Bench(crate::bench::Arguments),
     /// Judge how well a model predicts a text, and how near it is to another.
     Eval(crate::eval::Arguments),
+    /// Compare what two devices, instruction sets, precisions or models make of a text, operation by operation.
+    Compare(crate::compare::Arguments),
     /// Weigh quantized models against the one that they were made of: error, perplexity, divergence, speed, size.
     Quality(crate::quality::Arguments),
     /// Write a model in other formats.
@@ -78,6 +80,12 @@ pub enum Command {
 }
 
 impl Command {
+    /// The exit code of an error. A comparison ends with 1 where the two differ, so that its errors are 2, as those of
+    /// `diff` and `cmp` are.
+    pub fn failure(&self) -> u8 {
+        if matches!(self, Command::Compare(_)) { 2 } else { 1 }
+    }
+
     /// Carries it out.
     ///
     /// # Errors
@@ -100,6 +108,7 @@ impl Command {
             Command::Devices(a) => commands::devices::run(&a),
             Command::Bench(a) => crate::bench::run(&a),
             Command::Eval(a) => crate::eval::run(&a),
+            Command::Compare(a) => crate::compare::run(&a),
             Command::Quality(a) => crate::quality::run(&a),
             Command::Quantize(a) => crate::quantize::run(&a),
             Command::Imatrix(a) => crate::imatrix::run(&a),

@@ -168,6 +168,9 @@ pub enum Error {
     /// An argument or the combination of several makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// Two sides of a comparison are further apart than allowed.
+    #[error("the two sides differ")]
+    Differs,
     /// Ctrl-C.
     #[error("interrupted; {0} was not written")]
     Interrupted(String),

@@ -1,14 +1,16 @@
 //! The program `handmill`: what people type, see and keep on disk.
 //!
-//! `cli` lists the subcommands, `commands` carries them out, `bench` measures speed and `eval` and `quality` quality, `serve` answers
-//! over HTTP, `quantize`, `convert` and `synth` write models, `make` makes one of another, `store` keeps them, `source` brings them
-//! in, `ui` is what a person sees. Everything about models and time is the engine's; nothing here computes.
+//! `cli` lists the subcommands, `commands` carries them out, `bench` measures speed and `eval` and `quality` quality,
+//! `compare` finds where two devices part, `serve` answers over HTTP, `quantize`, `convert` and `synth` write models,
+//! `make` makes one of another, `store` keeps them, `source` brings them in, `ui` is what a person sees. Everything about
+//! models and time is the engine's; nothing here computes.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod chat;
 mod cli;
 mod commands;
+mod compare;
 mod convert;
 mod error;
 mod eval;
@@ -30,8 +32,11 @@ use error::Error;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse_from(bench::respelled(std::env::args_os()));
+    let failure = cli.command.failure();
     match cli.command.run() {
         Ok(()) => ExitCode::SUCCESS,
+        // What was found stands on standard output already.
+        Err(Error::Differs) => ExitCode::FAILURE,
         // Whoever closed the pipe, as `head` does, wants no more and needs no message.
         Err(Error::OutputClosed) => ExitCode::SUCCESS,
         Err(error) => {
@@ -39,7 +44,7 @@ fn main() -> ExitCode {
             if let Some(hint) = error.hint() {
                 eprintln!("hint: {hint}");
             }
-            ExitCode::FAILURE
+            ExitCode::from(failure)
         }
     }
 }

@@ -11,9 +11,11 @@ mod device;
 #[cfg(all(feature = "gpu", not(target_family = "wasm")))]
 pub mod gpu;
 pub mod pool;
+mod written;
 
 pub use device::{Description, Device, adapters};
 pub use kernels::kv::KvType;
+pub use written::Written;
 
 /// What a backend says about itself.
 #[derive(Clone, Debug)]
@@ -30,6 +32,12 @@ pub struct Info {
 pub trait Backend: Send {
     /// Computes a batch: logits, one row for each of its outputs.
     fn run<'a>(&'a mut self, batch: &'a Batch) -> Logits<'a>;
+    /// Computes one operation of the graph, after all before it for the same batch, and gives what it has written. For
+    /// those who look for an error: slow, and no part of a step.
+    ///
+    /// # Errors
+    /// As those of a step.
+    fn operation(&mut self, batch: &Batch, index: usize) -> Result<Vec<Written>>;
     /// What it runs on.
     fn info(&self) -> Info;
 }

@@ -139,15 +139,19 @@ pub fn is_path(model: &str) -> bool {
 /// # Errors
 /// Whatever the engine says.
 pub fn open(path: &Path, options: &Options, ui: Ui) -> Result<Engine> {
+    Ok(Engine::open(path, options, &mut loading(ui))?)
+}
+
+/// Shows the progress of a load.
+pub fn loading(ui: Ui) -> impl FnMut(Progress) {
     let mut bar = None;
     let mut seen = 0;
-    let engine = Engine::open(path, options, &mut |Progress::Weights { done, total }| {
+    move |Progress::Weights { done, total }| {
         // Small models load faster than a bar can be read.
         if total > 1 << 28 {
             let bar = bar.get_or_insert_with(|| ui.bar("loading", Some(total), 0));
             bar.inc(done.saturating_sub(seen));
             seen = done;
         }
-    })?;
-    Ok(engine)
+    }
 }

@@ -187,10 +187,14 @@ fn nll(logits: &[f32], token: usize) -> f64 {
 }
 
 /// The largest logits with their ids, largest first; of equal ones the lower id first.
-fn largest(logits: &[f32], n: usize) -> Vec<(u32, f32)> {
+pub fn largest(logits: &[f32], n: usize) -> Vec<(u32, f32)> {
+    let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     let mut all: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
-    all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    all.truncate(n);
+    if n < all.len() {
+        all.select_nth_unstable_by(n, order);
+        all.truncate(n);
+    }
+    all.sort_unstable_by(order);
     all
 }
 

@@ -2,12 +2,13 @@
 
 mod attend;
 mod experts;
+mod inspect;
 mod load;
 mod rows;
 mod walk;
 
 use super::pool::{Arena, Pass, Piece, Pool};
-use super::{Backend, Info, KvType, Logits};
+use super::{Backend, Info, KvType, Logits, Written};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op, WeightKind};
@@ -193,17 +194,18 @@ fn stages(plan: &Plan) -> Vec<Stage> {
     stages
 }
 
-/// One pass: a batch through the plan.
+/// One pass: a batch through some stages of the plan.
 struct Step<'a> {
     backend: &'a CpuBackend,
     batch: &'a Batch,
+    stages: &'a [Stage],
 }
 
 impl Pass for Step<'_> {
     fn run(&self, stage: usize, piece: Piece) {
         let walk = walk::Walk { backend: self.backend, batch: self.batch, piece };
         let steps = self.backend.plan.steps();
-        match &self.backend.stages[stage] {
+        match &self.stages[stage] {
             Stage::Steps(range) => steps[range.clone()].iter().for_each(|step| walk.step(step)),
             Stage::Merge(step) => walk.merge(&steps[*step]),
         }
@@ -270,14 +272,15 @@ impl Backend for CpuBackend {
         let mut pieces = std::mem::take(&mut self.pieces);
         pieces.clear();
         pieces.extend(self.stages.iter().map(|stage| self.cut(stage, batch)));
-        let result = self.pool.pass(&pieces, &Step { backend: self, batch }).map_err(Error::Internal);
+        let result =
+            self.pool.pass(&pieces, &Step { backend: self, batch, stages: &self.stages }).map_err(Error::Internal);
         self.pieces = pieces;
         let this = &*self;
-        Logits::Ready(Some(result.map(|()| {
-            let floats = batch.outputs().len() * this.plan.width(this.plan.graph().logits);
-            let at = this.plan.value(this.plan.graph().logits).offset;
-            this.arena.read(at..at + floats * 4)
-        })))
+        Logits::Ready(Some(result.map(|()| this.value(batch, this.plan.graph().logits))))
+    }
+
+    fn operation(&mut self, batch: &Batch, index: usize) -> Result<Vec<Written>> {
+        self.one(batch, index)
     }
 
     fn info(&self) -> Info {

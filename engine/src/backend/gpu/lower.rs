@@ -34,6 +34,8 @@ pub struct Dispatch {
     pub group: BindGroup,
     /// Which rows it has.
     pub rows: Rows,
+    /// The operation of the graph that it belongs to.
+    pub operation: usize,
 }
 
 /// One way to run a dispatch.
@@ -86,6 +88,8 @@ pub struct Lower<'a> {
     options: &'a GpuOptions,
     way: Way,
     wanted: Vec<Wanted<'a>>,
+    /// How many were wanted when each operation was lowered.
+    ends: Vec<usize>,
 }
 
 /// Fails if the graph has an operation that is too large for its kernel.
@@ -118,10 +122,11 @@ impl<'a> Lower<'a> {
         buffers: &'a Buffers,
         options: &'a GpuOptions,
     ) -> Result<(Vec<Dispatch>, Pipelines)> {
-        let mut lower = Lower { plan, buffers, options, way: gpu.way, wanted: vec![] };
+        let mut lower = Lower { plan, buffers, options, way: gpu.way, wanted: vec![], ends: vec![] };
         for step in plan.steps() {
             if let StepKind::Op(op) = step.kind {
                 lower.op(op);
+                lower.ends.push(lower.wanted.len());
             }
         }
         lower.build(gpu)
@@ -143,7 +148,8 @@ impl<'a> Lower<'a> {
                 kernels.push(Variant { columns, pipeline: pipelines.get(gpu, kernel)?, others });
             }
             let group = self.bind(gpu, &pipelines, w, &uniform, i * OP_STRIDE);
-            dispatches.push(Dispatch { kernels, group, rows: w.rows });
+            let operation = self.ends.partition_point(|&end| end <= i);
+            dispatches.push(Dispatch { kernels, group, rows: w.rows, operation });
         }
         gpu.check()?;
         Ok((dispatches, pipelines))

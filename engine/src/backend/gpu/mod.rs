@@ -10,17 +10,19 @@
 //! | `weights` | how weights come to the device |
 //! | `lower` | which kernels an operation takes |
 //! | `pipelines` | kernels compiled |
+//! | `inspect` | one operation at a time |
 //! | [`probe`] | one kernel at a time |
 //! | `tables` | what a step brings |
 
 pub mod adapter;
+mod inspect;
 mod lower;
 mod pipelines;
 pub mod probe;
 mod tables;
 mod weights;
 
-use super::{Backend, Device, Info, KvType, Logits};
+use super::{Backend, Device, Info, KvType, Logits, Written};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::graph::{AttentionSpec, Graph, Op, Rows};
@@ -78,6 +80,8 @@ pub struct GpuBackend {
     /// The upload of the current step.
     upload: Vec<u32>,
     logits: Vec<f32>,
+    /// Elements of the KV cache in a word.
+    per_word: usize,
 }
 
 impl GpuBackend {
@@ -108,10 +112,10 @@ impl GpuBackend {
     ) -> Result<GpuBackend> {
         let gpu = adapter::open(&options.device)?;
         let (limits, graph) = (plan.limits(), plan.graph());
-        let storage = BufferUsages::STORAGE | BufferUsages::COPY_DST;
+        let storage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
         let words = tables::words(graph, limits.tokens, limits.outputs, options.page_entries);
         let tables = gpu.buffer("tables", words as u64 * 4, storage | BufferUsages::UNIFORM)?;
-        let arena = bound(&gpu, "activations", plan.arena_bytes() as u64, storage | BufferUsages::COPY_SRC)?;
+        let arena = bound(&gpu, "activations", plan.arena_bytes() as u64, storage)?;
         let mut kv = vec![];
         for a in attentions(graph) {
             kv.push(bound(&gpu, "KV cache of a layer", options.kv_bytes(a), storage)?);
@@ -122,17 +126,26 @@ impl GpuBackend {
         let buffers = Buffers { tables, arena, kv, weights };
         let (dispatches, pipelines) = Lower::all(&gpu, &plan, &buffers, options)?;
         let (upload, logits) = (Vec::with_capacity(words), Vec::with_capacity(logits));
-        Ok(GpuBackend { gpu, plan, buffers, pipelines, dispatches, readback, upload, logits })
+        let per_word = options.per_word();
+        Ok(GpuBackend { gpu, plan, buffers, pipelines, dispatches, readback, upload, logits, per_word })
     }
 
-    /// Encodes and submits a step.
-    fn submit(&mut self, batch: &Batch) {
+    /// Brings what changes from step to step to the device.
+    fn upload(&mut self, batch: &Batch) {
         tables::fill(batch, self.plan.graph(), &mut self.upload);
         self.gpu.queue.write_buffer(&self.buffers.tables, 0, bytemuck::cast_slice(&self.upload));
-        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    }
+
+    /// Encodes a pass of some dispatches.
+    fn replay<'a>(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        batch: &Batch,
+        dispatches: impl Iterator<Item = &'a Dispatch>,
+    ) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         let mut current = usize::MAX;
-        for dispatch in &self.dispatches {
+        for dispatch in dispatches {
             let n = match dispatch.rows {
                 Rows::Tokens => batch.tokens().len(),
                 Rows::Outputs => batch.outputs().len(),
@@ -148,7 +161,13 @@ impl GpuBackend {
             pass.set_bind_group(0, &dispatch.group, &[]);
             pass.dispatch_workgroups(x, y, 1);
         }
-        drop(pass);
+    }
+
+    /// Encodes and submits a step.
+    fn submit(&mut self, batch: &Batch) {
+        self.upload(batch);
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        self.replay(&mut encoder, batch, self.dispatches.iter());
         let bytes = self.logits_bytes(batch);
         if bytes > 0 {
             let at = self.plan.value(self.plan.graph().logits).offset as u64;
@@ -197,6 +216,10 @@ impl Backend for GpuBackend {
         self.submit(batch);
         let result = self.read(batch);
         Logits::Ready(Some(result.map(|()| &self.logits[..])))
+    }
+
+    fn operation(&mut self, batch: &Batch, index: usize) -> Result<Vec<Written>> {
+        self.one(batch, index)
     }
 
     fn info(&self) -> Info {
