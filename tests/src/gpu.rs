@@ -4,7 +4,14 @@ use crate::random::Random;
 use crate::tiny::weights;
 use engine::backend::gpu::adapter::{Opened, open};
 use engine::backend::gpu::probe::{After, Memory, run};
-use engine::backend::{Description, Device, adapters};
+use engine::backend::gpu::{GpuBackend, GpuOptions};
+use engine::backend::{Backend, Description, Logits, adapters};
+use engine::batch::Batch;
+use engine::graph::Builder;
+use engine::kv::PAGE;
+use engine::plan::Plan;
+use engine::spec::Spec;
+use engine::{Device, KvType, Precision};
 use gguf::Format;
 use shaders::layout::{LANES, Layout};
 use shaders::{Act, Kernel};
@@ -13,6 +20,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Set to 1, a machine without an adapter fails the tests instead of skipping them.
 const REQUIRE: &str = "HANDMILL_REQUIRE_GPU";
+
+/// Words that a name, interface or driver of an adapter must have for tests to run on it, in any case: `vulkan`, `gl`,
+/// `swiftshader`.
+const ONLY: &str = "HANDMILL_TEST_ADAPTER";
 
 /// One test at a time has the adapters: drivers that compute on the processor share its memory and cores.
 static BUSY: Mutex<()> = Mutex::new(());
@@ -25,7 +36,9 @@ static BUSY: Mutex<()> = Mutex::new(());
 pub fn obtain() -> (Vec<Description>, MutexGuard<'static, ()>) {
     let busy = BUSY.lock().unwrap_or_else(PoisonError::into_inner);
     let all = adapters();
-    let usable: Vec<Description> = all.iter().filter(|a| a.lacks.is_none()).cloned().collect();
+    let only = std::env::var(ONLY).unwrap_or_default().to_lowercase();
+    let meant = |a: &&Description| format!("{} {} {}", a.name, a.api, a.driver).to_lowercase().contains(&only);
+    let usable: Vec<Description> = all.iter().filter(|a| a.lacks.is_none()).filter(meant).cloned().collect();
     if usable.is_empty() {
         let required = std::env::var(REQUIRE).is_ok_and(|value| value == "1");
         assert!(!required, "{REQUIRE} is 1 and no adapter can run the kernels, of {all:?}");
@@ -51,6 +64,37 @@ pub const PRODUCT: f64 = 1e-11;
 pub const FUNCTION: f64 = 1e-10;
 /// Stands where nothing may write.
 pub const SENTINEL: f32 = -7.25e30;
+
+/// A model on an opened device, for batches of up to `tokens` tokens, all of whose logits are wanted.
+///
+/// # Errors
+/// The backend's.
+pub fn load(gpu: Opened, bytes: &[u8], tokens: usize) -> engine::Result<GpuBackend> {
+    let gguf = gguf::Gguf::parse(bytes).expect("a sound model");
+    let mut spec = Spec::from_meta(gguf.meta())?;
+    spec.n_ctx = tokens;
+    let graph = (spec.arch.build)(&spec, Builder::new(&spec, &gguf)?)?;
+    GpuBackend::check(&graph)?;
+    let limits = engine::plan::Limits { tokens, outputs: tokens, precision: Precision::F32 };
+    let plan = Plan::compile(graph, limits, &|_, _, _| 0);
+    let pages = tokens.div_ceil(PAGE);
+    let options = GpuOptions { device: Device::Gpu, kv: KvType::F32, pages, page_entries: pages, check_tensors: true };
+    GpuBackend::load_on(gpu, plan, &gguf, &options, &mut |_, _| ())
+}
+
+/// The logits of all of some tokens.
+///
+/// # Errors
+/// The backend's.
+pub fn logits(backend: &mut GpuBackend, tokens: &[u32]) -> engine::Result<Vec<f32>> {
+    let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE) as u32).collect();
+    let mut batch = Batch::with_capacity(tokens.len(), pages.len());
+    batch.push(tokens, 0, &pages, 0..tokens.len());
+    match backend.run(&batch) {
+        Logits::Ready(result) => result.expect("taken once").map(<[f32]>::to_vec),
+        Logits::Later(_) => panic!("a step that waits for nobody"),
+    }
+}
 
 /// Runs `check` on every adapter; what it returns are its failures.
 ///

@@ -1,6 +1,6 @@
 //! Low-rank adapters beside the model that they would be merged into: the same logits, and the same bits in any company.
 
-use engine::{Adapter, Engine, KvType, Options, Precision};
+use engine::{Adapter, Device, Engine, KvType, Options, Precision};
 use gguf::{Builder, Endian, Format, Gguf, ValueBuf};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -140,8 +140,8 @@ fn two_adapters_compute_what_merging_them_would() {
 
 /// Strengths are a request's own: the same bits alone and beside requests with others, and those of the bare model where
 /// all are 0.
-#[test]
-fn each_request_has_its_own_strengths() {
+fn strengths_are_of_requests(device: &Device) {
+    let options = |adapters| Options { device: device.clone(), ..options(adapters) };
     let folder = tempfile::tempdir().expect("a folder");
     let bytes = model();
     let own = floats(&Gguf::parse(&bytes).expect("a sound model"));
@@ -162,6 +162,31 @@ fn each_request_has_its_own_strengths() {
     assert!(bare == alone[0], "an adapter of strength 0 changes bits");
     let wrong = submit_adapted(&engine, &PROMPT, Some(vec![1.0, 1.0]), digest).wait().expect_err("two strengths");
     assert!(wrong.to_string().contains("2 strengths"), "{wrong}");
+}
+
+#[test]
+fn each_request_has_its_own_strengths() {
+    strengths_are_of_requests(&Device::Cpu);
+}
+
+#[test]
+fn adapters_are_put_on_on_every_gpu() {
+    let (gpus, _busy) = tests::gpu::obtain();
+    let folder = tempfile::tempdir().expect("a folder");
+    let bytes = model();
+    let own = floats(&Gguf::parse(&bytes).expect("a sound model"));
+    let path = write(folder.path(), "a.gguf", &adapter("llama", &factors(&own, 3)));
+    let run = |device| {
+        let adapters = vec![Adapter { path: path.clone(), scale: 0.8 }];
+        let found = logits(&Engine::from_bytes(&bytes, &Options { device, ..options(adapters) }).expect("an engine"));
+        found.rows.into_iter().flat_map(|row| row.1).collect::<Vec<f64>>()
+    };
+    let expected = run(Device::Cpu);
+    for gpu in gpus {
+        let off = tests::gpu::nmse(&run(Device::Index(gpu.index)), &expected);
+        assert!(off < 1e-6, "{} ({}): NMSE {off:.1e}", gpu.name, gpu.api);
+        strengths_are_of_requests(&Device::Index(gpu.index));
+    }
 }
 
 /// A prefix that was computed at one strength is not taken for another.

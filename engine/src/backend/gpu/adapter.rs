@@ -3,7 +3,8 @@
 use super::super::{Description, Device};
 use crate::error::{Error, Result};
 use shaders::Way;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use wgpu::{Adapter, Backends, DeviceType, Features, Instance, InstanceDescriptor, Limits};
 
@@ -50,13 +51,16 @@ fn kind(adapter: &Adapter) -> &'static str {
     }
 }
 
+/// What the kernels need that limits do not allow.
+fn lacks(limits: &Limits) -> Option<String> {
+    let short = NEEDED.iter().filter(|(_, need, of)| of(limits) < *need);
+    let lacks: Vec<String> =
+        short.map(|(what, need, of)| format!("{} {what}, needed are {need}", of(limits))).collect();
+    (!lacks.is_empty()).then(|| lacks.join("; "))
+}
+
 fn describe(index: usize, adapter: &Adapter) -> Description {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
-    let lacks: Vec<String> = NEEDED
-        .iter()
-        .filter(|(_, need, of)| of(&limits) < *need)
-        .map(|(what, need, of)| format!("{} {what}, needed are {need}", of(&limits)))
-        .collect();
     Description {
         index,
         name: info.name.clone(),
@@ -68,7 +72,7 @@ fn describe(index: usize, adapter: &Adapter) -> Description {
         buffer: [limits.max_buffer_size, limits.max_storage_buffer_binding_size],
         workgroup_memory: limits.max_compute_workgroup_storage_size,
         kernels: way_name(way(kind(adapter), features, info.subgroup_min_size)),
-        lacks: (!lacks.is_empty()).then(|| lacks.join("; ")),
+        lacks: lacks(&limits),
     }
 }
 
@@ -90,18 +94,24 @@ fn way_name(way: Way) -> String {
     }
 }
 
-/// What has gone wrong on a device since anyone looked.
+/// What has gone wrong on a device since anyone looked. A lost device stays lost.
 #[derive(Clone, Default)]
-pub struct Faults(Arc<Mutex<Vec<String>>>);
+pub struct Faults(Arc<Mutex<Vec<String>>>, Arc<OnceLock<String>>);
 
 impl Faults {
     fn push(&self, fault: String) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
     }
 
-    /// The faults so far, forgotten.
+    fn lost(&self, how: String) {
+        self.1.get_or_init(|| format!("the device was lost: {how}"));
+    }
+
+    /// The faults so far, forgotten but for the loss of the device.
     pub fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut all = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        all.splice(0..0, self.1.get().cloned());
+        all
     }
 }
 
@@ -117,6 +127,8 @@ pub struct Opened {
     pub queue: wgpu::Queue,
     /// What goes wrong outside of calls.
     pub faults: Faults,
+    /// Bytes of all buffers that were made.
+    taken: AtomicU64,
 }
 
 impl Opened {
@@ -177,8 +189,9 @@ impl Opened {
     pub fn buffer(&self, what: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         let size = bytes.next_multiple_of(256).max(256);
         let full = |detail: String| {
+            let (wanted, taken) = (size.div_ceil(1 << 20), self.taken.load(Relaxed).div_ceil(1 << 20));
             self.error(
-                format!("no room for {} MiB of {what} ({detail})", size.div_ceil(1 << 20)),
+                format!("no room for {wanted} MiB of {what}, {taken} MiB are taken already ({detail})"),
                 "lower the context (--ctx) or the batch (--batch), use a smaller model or another device (--device cpu)",
             )
         };
@@ -194,7 +207,10 @@ impl Opened {
             mapped_at_creation: false,
         });
         match pollster::block_on(scope.pop()) {
-            None => Ok(buffer),
+            None => {
+                self.taken.fetch_add(size, Relaxed);
+                Ok(buffer)
+            }
             Some(error) => Err(full(error.to_string())),
         }
     }
@@ -205,6 +221,14 @@ impl Opened {
 /// # Errors
 /// There is no such adapter, it lacks what kernels need, or its driver refuses.
 pub fn open(wanted: &Device) -> Result<Opened> {
+    open_within(wanted, u64::MAX)
+}
+
+/// Opens the device that is meant, as if buffers and bindings could have at most so many bytes.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_within(wanted: &Device, binding: u64) -> Result<Opened> {
     let instance = instance();
     let adapters = list(&instance);
     let index = choose(wanted, &adapters.iter().enumerate().map(|(i, a)| describe(i, a)).collect::<Vec<_>>())?;
@@ -217,24 +241,23 @@ pub fn open(wanted: &Device) -> Result<Opened> {
     if let Some(lacks) = &description.lacks {
         return Err(fail(format!("it lacks what the kernels need: {lacks}")));
     }
+    let mut limits = adapter.limits();
+    limits.max_buffer_size = limits.max_buffer_size.min(binding);
+    limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(binding);
     let features = USED.iter().fold(Features::empty(), |all, (f, _)| all | *f);
     let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
         label: Some("handmill"),
         required_features: adapter.features() & features,
-        required_limits: adapter.limits(),
+        required_limits: limits,
         ..wgpu::DeviceDescriptor::default()
     }))
     .map_err(|e| fail(e.to_string()))?;
     let faults = Faults::default();
     let (uncaptured, lost) = (faults.clone(), faults.clone());
     device.on_uncaptured_error(Arc::new(move |error| uncaptured.push(error.to_string())));
-    device.set_device_lost_callback(move |reason, text| {
-        if reason != wgpu::DeviceLostReason::Destroyed {
-            lost.push(format!("the device was lost: {text}"));
-        }
-    });
+    device.set_device_lost_callback(move |reason, text| lost.lost(format!("{reason:?} {text}").trim().to_lowercase()));
     let way = way(kind(adapter), adapter.features(), adapter.get_info().subgroup_min_size);
-    Ok(Opened { description, way, device, queue, faults })
+    Ok(Opened { description, way, device, queue, faults, taken: AtomicU64::new(0) })
 }
 
 /// The place of the adapter that is meant.
@@ -285,6 +308,13 @@ mod tests {
             kernels: String::new(),
             lacks: None,
         }
+    }
+
+    #[test]
+    fn an_adapter_that_lacks_what_kernels_need_says_so_with_the_numbers() {
+        assert_eq!(lacks(&Limits::default()), None);
+        let lacks = lacks(&Limits { max_compute_invocations_per_workgroup: 128, ..Limits::default() });
+        assert_eq!(lacks.as_deref(), Some("128 invocations a workgroup, needed are 256"));
     }
 
     #[test]

@@ -110,8 +110,22 @@ impl GpuBackend {
         options: &GpuOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<GpuBackend> {
-        let gpu = adapter::open(&options.device)?;
+        GpuBackend::load_on(adapter::open(&options.device)?, plan, source, options, progress)
+    }
+
+    /// As [`GpuBackend::load`], on a device that was opened.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_on(
+        gpu: Opened,
+        plan: Plan,
+        source: &dyn Source,
+        options: &GpuOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<GpuBackend> {
         let (limits, graph) = (plan.limits(), plan.graph());
+        check_batch(&gpu, limits.tokens)?;
         let storage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
         let words = tables::words(graph, limits.tokens, limits.outputs, options.page_entries);
         let tables = gpu.buffer("tables", words as u64 * 4, storage | BufferUsages::UNIFORM)?;
@@ -128,6 +142,11 @@ impl GpuBackend {
         let (upload, logits) = (Vec::with_capacity(words), Vec::with_capacity(logits));
         let per_word = options.per_word();
         Ok(GpuBackend { gpu, plan, buffers, pipelines, dispatches, readback, upload, logits, per_word })
+    }
+
+    /// The device.
+    pub fn opened(&self) -> &Opened {
+        &self.gpu
     }
 
     /// Brings what changes from step to step to the device.
@@ -187,6 +206,16 @@ impl GpuBackend {
         let logits = &mut self.logits;
         self.gpu.read_with(&self.readback, bytes, &mut |view| logits.extend_from_slice(bytemuck::cast_slice(view)))
     }
+}
+
+/// Fails if a batch has more tokens than a dispatch can have workgroups.
+fn check_batch(gpu: &Opened, tokens: usize) -> Result<()> {
+    let most = gpu.device.limits().max_compute_workgroups_per_dimension as usize;
+    if tokens <= most {
+        return Ok(());
+    }
+    let detail = format!("a batch of {tokens} tokens, where it has at most {most} workgroups side by side");
+    Err(gpu.error(detail, "lower the batch (--batch; for encoders the context, --ctx), or use another device"))
 }
 
 /// A buffer that kernels see whole.
