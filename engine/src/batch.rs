@@ -28,6 +28,15 @@ pub struct Run {
     pub slot: usize,
 }
 
+/// Contents that two pages are to have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageCopy {
+    /// The page that has them.
+    pub from: u32,
+    /// The page that gets them.
+    pub to: u32,
+}
+
 /// One step's work.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
@@ -37,6 +46,9 @@ pub struct Batch {
     runs: Vec<Run>,
     pages: Vec<u32>,
     outputs: Vec<u32>,
+    /// Where each token's page table begins in `pages`.
+    tables: Vec<u32>,
+    copies: Vec<PageCopy>,
     /// Strengths of the adapters, those of a token after the other's.
     strengths: Vec<f32>,
 }
@@ -51,6 +63,8 @@ impl Batch {
             runs: Vec::with_capacity(tokens),
             pages: Vec::with_capacity(pages),
             outputs: Vec::with_capacity(tokens),
+            tables: Vec::with_capacity(tokens),
+            copies: Vec::new(),
             strengths: Vec::new(),
         }
     }
@@ -63,6 +77,8 @@ impl Batch {
         self.runs.clear();
         self.pages.clear();
         self.outputs.clear();
+        self.tables.clear();
+        self.copies.clear();
         self.strengths.clear();
     }
 
@@ -75,6 +91,7 @@ impl Batch {
         self.positions.extend((start..start + tokens.len()).map(|p| p as u32));
         self.outputs.extend(wanted.map(|i| (first + i) as u32));
         let table = self.pages.len()..self.pages.len() + pages.len();
+        self.tables.extend(std::iter::repeat_n(table.start as u32, tokens.len()));
         self.pages.extend_from_slice(pages);
         let mut i = 0;
         while i < tokens.len() {
@@ -84,6 +101,11 @@ impl Batch {
             i += n;
         }
         self.segments.push(Segment { tokens: first..first + tokens.len(), start, pages: table });
+    }
+
+    /// Has a page copied before anything is computed, in the order of these calls.
+    pub fn copy_page(&mut self, copy: PageCopy) {
+        self.copies.push(copy);
     }
 
     /// Says how strong each adapter is for the sequence that was added last.
@@ -121,6 +143,16 @@ impl Batch {
     /// Page tables, one after the other.
     pub fn pages(&self) -> &[u32] {
         &self.pages
+    }
+
+    /// Where each token's page table begins in [`Batch::pages`].
+    pub fn tables(&self) -> &[u32] {
+        &self.tables
+    }
+
+    /// Pages to copy before anything is computed, one after the other.
+    pub fn copies(&self) -> &[PageCopy] {
+        &self.copies
     }
 
     /// Tokens whose logits are wanted, ascending.

@@ -11,8 +11,9 @@
 //! that it does not see are not met at all, and a tile of which it sees nothing leaves no trace. So one row or many,
 //! one worker or many give the same bits, as long as partials are merged in ascending order of tiles.
 //!
-//! The module knows no threads and no model: rows are consecutive tokens of one sequence times the query heads that
-//! share one KV head, and the cache is bytes with strides (see [`crate::kv`]).
+//! The module knows no threads and no model: rows are tokens times the query heads that share one KV head, and the
+//! cache is bytes with strides (see [`crate::kv`]). The tokens follow each other in one sequence, or each is of a
+//! sequence of its own: where those have pages in common, as after one long prompt, a page is read once for all.
 
 use crate::kv::{Element, KvType, PAGE, block_bytes, value_stride};
 use crate::math;
@@ -52,22 +53,20 @@ pub struct Params {
     pub kv: KvType,
 }
 
-/// Consecutive tokens of one sequence, seen by one KV head.
+/// A few tokens, seen by one KV head.
 #[derive(Clone, Copy, Debug)]
 pub struct Queries<'a> {
     /// The group's query heads of the first token, and whatever lies between those of the tokens.
     pub data: &'a [f32],
     /// Floats from one token to the next.
     pub stride: usize,
-    /// Tokens.
-    pub tokens: usize,
-    /// Position of the first token.
-    pub start: usize,
+    /// Position of each token in its sequence. Tokens of one sequence ascend.
+    pub positions: &'a [u32],
     /// How much a score falls with each position of distance, one slope a head of the group (Press et al., 2022).
     pub slopes: Option<&'a [f32]>,
 }
 
-/// The keys and values of one sequence for one layer and KV head.
+/// The keys and values of the tokens' sequences for one layer and KV head.
 #[derive(Clone, Copy, Debug)]
 pub struct Cache<'a> {
     /// Memory of all pages, aligned for its elements.
@@ -76,9 +75,11 @@ pub struct Cache<'a> {
     pub page_stride: usize,
     /// Where in a page the layer and head's block begins, in bytes.
     pub offset: usize,
-    /// The sequence's pages in order of position.
+    /// The sequences' pages, those of each in order of position.
     pub pages: &'a [u32],
-    /// Positions that have been stored.
+    /// Where in `pages` each token's sequence begins.
+    pub tables: &'a [u32],
+    /// Positions that have been stored. Sequences of different lengths are no matter where tokens see none after them.
     pub len: usize,
 }
 
@@ -96,12 +97,12 @@ pub struct Block<'a> {
 impl Block<'_> {
     /// Rows of the block: row `token * group + head`.
     pub fn rows(&self) -> usize {
-        self.queries.tokens * self.params.group
+        self.queries.positions.len() * self.params.group
     }
 
     /// Positions that a token of the block sees.
     pub fn visible(&self, token: usize) -> Range<usize> {
-        let at = self.queries.start + token;
+        let at = self.queries.positions[token] as usize;
         let Params { window, causal, .. } = self.params;
         let ahead = if causal { at + 1 } else { window.map_or(usize::MAX, |w| at.saturating_add(w)) };
         let behind = window.map_or(0, |w| (at + 1).saturating_sub(w));
@@ -110,8 +111,20 @@ impl Block<'_> {
 
     /// Tiles of which some row sees something, in the order of merging.
     pub fn tiles(&self) -> Range<usize> {
-        let Some(last) = self.queries.tokens.checked_sub(1) else { return 0..0 };
-        self.visible(0).start / TILE..self.visible(last).end.div_ceil(TILE)
+        let seen = (0..self.queries.positions.len()).map(|token| self.visible(token));
+        let all = seen.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0);
+        all.start / TILE..all.end.div_ceil(TILE)
+    }
+
+    /// The page of a token's sequence that holds positions from `number * PAGE` on.
+    fn page_of(&self, token: usize, number: usize) -> u32 {
+        self.cache.pages[self.cache.tables[token] as usize + number]
+    }
+
+    /// Whether every token is of a sequence of its own: then its pages have not been read for a while.
+    fn apart(&self) -> bool {
+        let tables = self.cache.tables;
+        tables.len() < 2 || tables[0] != tables[1]
     }
 
     /// What a token sees of a tile, counted from the tile's start.
@@ -123,11 +136,13 @@ impl Block<'_> {
 
     /// The block of a page as keys `[d_k][PAGE]` and values `[PAGE][value_stride]`, in sixteens.
     #[inline(always)]
-    fn page<E: Element>(&self, page: usize) -> (&[[E; LANES]], &[[E; LANES]]) {
-        let Cache { data, page_stride, offset, pages, .. } = self.cache;
+    fn page<E: Element>(&self, page: u32) -> (&[[E; LANES]], &[[E; LANES]]) {
+        bytemuck::cast_slice::<u8, E>(self.bytes(page)).as_chunks().0.split_at(self.params.d_k * PAGE / LANES)
+    }
+
+    fn bytes(&self, page: u32) -> &[u8] {
         let Params { d_k, d_v, kv, .. } = self.params;
-        let bytes = &data[pages[page] as usize * page_stride + offset..][..block_bytes(kv, d_k, d_v)];
-        bytemuck::cast_slice::<u8, E>(bytes).as_chunks().0.split_at(d_k * PAGE / LANES)
+        &self.cache.data[page as usize * self.cache.page_stride + self.cache.offset..][..block_bytes(kv, d_k, d_v)]
     }
 }
 
@@ -262,19 +277,25 @@ impl<E: Element> Product<'_, E> {
     }
 }
 
+/// Tokens in a row that read the same page.
+struct Readers {
+    tokens: Range<usize>,
+    /// The page, counted from the tile's start, and its number in the cache.
+    page: usize,
+    id: u32,
+    /// The keys that all of them see, counted from the page's start.
+    common: Range<usize>,
+}
+
 /// One call of [`attend_tile`].
 struct Tile<'a> {
     block: &'a Block<'a>,
     tile: usize,
     /// Rows in use.
     rows: usize,
-    /// What each row sees, counted from the tile's start.
+    /// What each token sees, counted from the tile's start.
     seen: [(usize, usize); MAX_ROWS],
-    /// Rows that see something: what tokens see moves on with them, so these lie together.
-    active: Range<usize>,
-    /// What all active rows see.
-    common: Range<usize>,
-    /// Pages of which some row sees something, counted from the tile's start.
+    /// Pages of which some token sees something, counted from the tile's start.
     pages: Range<usize>,
 }
 
@@ -282,25 +303,22 @@ impl<'a> Tile<'a> {
     fn new(block: &'a Block<'a>, tile: usize) -> Tile<'a> {
         let rows = block.rows();
         assert!(rows <= MAX_ROWS, "{rows} rows in a block of at most {MAX_ROWS}");
+        assert_eq!(block.queries.positions.len(), block.cache.tables.len(), "a table of pages for each token");
         let mut seen = [(0, 0); MAX_ROWS];
-        for token in 0..block.queries.tokens {
+        let (mut first, mut last) = (TILE, 0);
+        for (token, seen) in seen[..block.cache.tables.len()].iter_mut().enumerate() {
             let Range { start, end } = block.visible_in(token, tile);
-            seen[token * block.params.group..][..block.params.group].fill((start, end));
+            *seen = (start, end);
+            if start < end {
+                (first, last) = (first.min(start), last.max(end));
+            }
         }
-        let sees = |&row: &usize| seen[row].0 < seen[row].1;
-        let first = (0..rows).find(sees).unwrap_or(rows);
-        let active = first..first + (first..rows).take_while(sees).count();
-        let (mut common, mut pages) = (0..0, 0..0);
-        if let (Some(&(first, to)), Some(&(from, last))) = (seen[active.clone()].first(), seen[active.clone()].last()) {
-            common = from..to.max(from);
-            pages = first / PAGE..last.div_ceil(PAGE);
-        }
-        Tile { block, tile, rows, seen, active, common, pages }
+        Tile { block, tile, rows, seen, pages: first / PAGE..last.div_ceil(PAGE) }
     }
 
     #[inline(always)]
     fn attend<S: Simd, E: Element>(&self, s: S, scratch: &mut [f32], partial: &mut [f32]) {
-        let Params { d_k, d_v, .. } = self.block.params;
+        let Params { d_k, d_v, group, .. } = self.block.params;
         let (o, m, l) = split(partial, d_v);
         assert_eq!(m.len(), self.rows, "rows of partials");
         o.fill([0.0; LANES]);
@@ -308,17 +326,54 @@ impl<'a> Tile<'a> {
         let queries = &mut queries[..self.rows * d_k];
         self.pack_queries(queries);
         let scores = scores.as_chunks_mut().0;
-        let first_page = self.tile * (TILE / PAGE);
         for page in self.pages.clone() {
-            let (keys, _) = self.block.page::<E>(first_page + page);
-            self.score_page(s, page, queries, keys, scores);
+            self.ask_for(s, page + 1);
+            for readers in self.readers(page) {
+                self.score_page(s, &readers, queries, self.block.page::<E>(readers.id).0, scores);
+            }
         }
         for (row, scores) in scores.chunks_exact_mut(PANELS).enumerate() {
-            (m[row], l[row]) = self.weigh(s, row, scores);
+            (m[row], l[row]) = self.weigh(s, (row / group, row % group), scores);
         }
         for page in self.pages.clone() {
-            let (_, values) = self.block.page::<E>(first_page + page);
-            self.add_page(s, page, scores.as_flattened(), values, o);
+            for readers in self.readers(page) {
+                self.add_page(s, &readers, scores.as_flattened(), self.block.page::<E>(readers.id).1, o);
+            }
+        }
+    }
+
+    /// What a token sees of a page, counted from the page's start.
+    fn seen_on(&self, token: usize, page: usize) -> Range<usize> {
+        let on_page = |at: usize| at.saturating_sub(page * PAGE).min(PAGE);
+        on_page(self.seen[token].0)..on_page(self.seen[token].1)
+    }
+
+    /// Those who see something of a page, in runs of tokens that have the same one there.
+    fn readers(&self, page: usize) -> impl Iterator<Item = Readers> {
+        let (all, number) = (self.block.cache.tables.len(), self.tile * (TILE / PAGE) + page);
+        let id = move |token| (!self.seen_on(token, page).is_empty()).then(|| self.block.page_of(token, number));
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let (start, number) = (next..all).find_map(|token| Some((token, id(token)?)))?;
+            next = (start + 1..all).find(|&token| id(token) != Some(number)).unwrap_or(all);
+            let seen = (start..next).map(|token| self.seen_on(token, page));
+            let common = seen.reduce(|a, b| a.start.max(b.start)..a.end.min(b.end)).unwrap_or(0..0);
+            let common = common.start..common.end.max(common.start);
+            Some(Readers { tokens: start..next, page, id: number, common })
+        })
+    }
+
+    /// Asks for the blocks of a page that will be read next, where they are not near: the cache of one token is read
+    /// once a step. (SmolLM2's, at a depth of 500: a third of the time went into waiting for it.)
+    #[inline(always)]
+    fn ask_for<S: Simd>(&self, s: S, page: usize) {
+        if !self.block.apart() || !self.pages.contains(&page) {
+            return;
+        }
+        for readers in self.readers(page) {
+            for line in self.block.bytes(readers.id).as_chunks().0 {
+                s.prefetch(line);
+            }
         }
     }
 
@@ -331,35 +386,35 @@ impl<'a> Tile<'a> {
         }
     }
 
-    /// Products of all rows with the keys of a page.
+    /// Products of the rows of some tokens with the keys of a page.
     fn score_page<S: Simd, E: Element>(
         &self,
         s: S,
-        page: usize,
+        readers: &Readers,
         queries: &[f32],
         keys: &[[E; LANES]],
         scores: &mut [[f32; LANES]],
     ) {
-        let (columns, d_k) = (PAGE / LANES, self.block.params.d_k);
-        let out = &mut scores[page * columns..];
-        let (x, y) = (queries, keys);
-        Product { rows: self.rows, x, x_stride: d_k, n: d_k, y, columns, out, out_stride: PANELS, fresh: true }
-            .compute(s);
+        let Params { d_k, group, .. } = self.block.params;
+        let (columns, rows, first) = (PAGE / LANES, readers.tokens.len() * group, readers.tokens.start * group);
+        let out = &mut scores[first * PANELS + readers.page * columns..];
+        let (x, y) = (&queries[first * d_k..], keys);
+        Product { rows, x, x_stride: d_k, n: d_k, y, columns, out, out_stride: PANELS, fresh: true }.compute(s);
     }
 
     /// A row's slope, and its position counted from the tile's start.
     #[inline(always)]
-    fn penalty(&self, row: usize) -> Option<(f32, f32)> {
-        let (queries, group) = (&self.block.queries, self.block.params.group);
-        let at = (queries.start + row / group) as f32 - (self.tile * TILE) as f32;
-        queries.slopes.map(|slopes| (slopes[row % group], at))
+    fn penalty(&self, token: usize, head: usize) -> Option<(f32, f32)> {
+        let queries = &self.block.queries;
+        let at = queries.positions[token] as f32 - (self.tile * TILE) as f32;
+        queries.slopes.map(|slopes| (slopes[head], at))
     }
 
     /// Turns the products of a row into weights `e^(score - m)`, 0 where the row does not see the key, and gives `m`
     /// and the sum of the weights.
     #[inline(always)]
-    fn weigh<S: Simd>(&self, s: S, row: usize, scores: &mut [[f32; LANES]]) -> (f32, f32) {
-        let (start, end) = self.seen[row];
+    fn weigh<S: Simd>(&self, s: S, (token, head): (usize, usize), scores: &mut [[f32; LANES]]) -> (f32, f32) {
+        let (start, end) = self.seen[token];
         if start >= end {
             return (f32::NEG_INFINITY, 0.0);
         }
@@ -368,7 +423,7 @@ impl<'a> Tile<'a> {
         let cap = softcap.unwrap_or(1.0);
         let (cap, inverse) = (s.splat(cap), s.splat(1.0 / cap));
         let none = s.splat(f32::NEG_INFINITY);
-        let penalty = self.penalty(row);
+        let penalty = self.penalty(token, head);
         let (start_at, end_at) = (s.splat(start as f32), s.splat(end as f32));
         let mut max = none;
         let panels = start / LANES..end.div_ceil(LANES);
@@ -399,41 +454,35 @@ impl<'a> Tile<'a> {
         (m, s.reduce_add(sum))
     }
 
-    /// Adds the values of a page by the weights of all rows: the keys that all rows see at once, the others token by
-    /// token before and after, so that each row meets its keys ascending.
+    /// Adds the values of a page by the weights of some tokens' rows: the keys that all of them see at once, the others
+    /// token by token before and after, so that each row meets its keys ascending.
     fn add_page<S: Simd, E: Element>(
         &self,
         s: S,
-        page: usize,
+        readers: &Readers,
         weights: &[f32],
         values: &[[E; LANES]],
         o: &mut [[f32; LANES]],
     ) {
-        let columns = value_stride(self.block.params.d_v) / LANES;
-        let mut add = |rows: Range<usize>, keys: Range<usize>| {
+        let (columns, group) = (value_stride(self.block.params.d_v) / LANES, self.block.params.group);
+        let Readers { ref tokens, page, ref common, .. } = *readers;
+        let mut add = |tokens: Range<usize>, keys: Range<usize>| {
             if keys.is_empty() {
                 return;
             }
-            let x = &weights[rows.start * TILE + page * PAGE + keys.start..];
+            let (first, rows, n) = (tokens.start * group, tokens.len() * group, keys.len());
+            let x = &weights[first * TILE + page * PAGE + keys.start..];
             let y = &values[keys.start * columns..];
-            let out = &mut o[rows.start * columns..];
-            let (rows, n) = (rows.len(), keys.len());
+            let out = &mut o[first * columns..];
             Product { rows, x, x_stride: TILE, n, y, columns, out, out_stride: columns, fresh: false }.compute(s);
         };
-        let on_page = |at: usize| at.saturating_sub(page * PAGE).min(PAGE);
-        let (start, end) = (on_page(self.common.start), on_page(self.common.end));
-        let group = self.block.params.group;
-        let tokens = self.active.clone().step_by(group);
-        if start > 0 {
-            for row in tokens.clone() {
-                add(row..row + group, on_page(self.seen[row].0)..on_page(self.seen[row].1).min(start));
-            }
+        let Range { start, end } = *common;
+        for t in tokens.clone().filter(|_| start > 0) {
+            add(t..t + 1, self.seen_on(t, page).start..self.seen_on(t, page).end.min(start));
         }
-        add(self.active.clone(), start..end);
-        if end < PAGE {
-            for row in tokens {
-                add(row..row + group, on_page(self.seen[row].0).max(end)..on_page(self.seen[row].1));
-            }
+        add(tokens.clone(), start..end);
+        for t in tokens.clone().filter(|_| end < PAGE) {
+            add(t..t + 1, self.seen_on(t, page).start.max(end)..self.seen_on(t, page).end);
         }
     }
 }

@@ -56,6 +56,8 @@ struct Case {
     page_stride: usize,
     offset: usize,
     pages: Vec<u32>,
+    /// 0, 1, 2...: positions are a part of it.
+    counting: Vec<u32>,
 }
 
 impl Case {
@@ -87,6 +89,7 @@ impl Case {
             page_stride,
             offset,
             pages,
+            counting: (0..1000 + len as u32).collect(),
         };
         case.store_all(best());
         case
@@ -105,13 +108,13 @@ impl Case {
     fn block(&self, tokens: Range<usize>) -> Block<'_> {
         let stride = self.params.group * self.params.d_k + 3;
         let data = &self.queries[tokens.start * stride..];
-        let (start, tokens) = (self.start + tokens.start, tokens.len());
+        let positions = &self.counting[self.start..][tokens.clone()];
         let data_of_cache = bytemuck::cast_slice(&self.memory);
         let (page_stride, offset, pages, len) = (self.page_stride, self.offset, &self.pages[..], self.keys.len());
         Block {
             params: self.params,
-            queries: Queries { data, stride, tokens, start, slopes: self.slopes.as_deref() },
-            cache: Cache { data: data_of_cache, page_stride, offset, pages, len },
+            queries: Queries { data, stride, positions, slopes: self.slopes.as_deref() },
+            cache: Cache { data: data_of_cache, page_stride, offset, pages, tables: &[0; 64][..tokens.len()], len },
         }
     }
 
@@ -128,7 +131,10 @@ impl Case {
 
     /// Results `[token][group][d_v]` of a block, its tiles in order.
     fn attend(&self, kernels: &Kernels, tokens: Range<usize>) -> Vec<f32> {
-        let block = self.block(tokens);
+        self.attend_block(kernels, self.block(tokens))
+    }
+
+    fn attend_block(&self, kernels: &Kernels, block: Block) -> Vec<f32> {
         let Params { d_k, d_v, .. } = self.params;
         let n = partial_len(block.rows(), d_v);
         let mut scratch = vec![f32::NAN; scratch_len(d_k) + 16];
@@ -148,7 +154,7 @@ impl Case {
             assert!(edges.into_iter().all(|&x| x == SENTINEL), "attend_tile wrote outside");
             (kernels.merge)(d_v, &tile_partial[16..16 + n], &mut all);
         }
-        self.finish(kernels, &all, block.queries.tokens)
+        self.finish(kernels, &all, block.queries.positions.len())
     }
 
     /// The same with all partials made before the first is merged, the last tile first, and of tiles that the block
@@ -339,6 +345,54 @@ fn pages_may_lie_anywhere() {
     case.memory.fill(u64::MAX);
     case.store_all(best());
     assert_eq!(bits(&shuffled), bits(&case.attend_everywhere()));
+}
+
+/// Sequences of these lengths that begin with the same pages: what the last token of each sees alone, and all at once.
+fn check_together(params: Params, lens: &[usize], shared: usize) {
+    let mut cases: Vec<Case> = lens.iter().map(|&len| Case::new(params, 1, len, len as u64)).collect();
+    let (keys, values) = (cases[0].keys[..shared * PAGE].to_vec(), cases[0].values[..shared * PAGE].to_vec());
+    let mut next = shared as u32;
+    for case in &mut cases {
+        case.keys[..shared * PAGE].clone_from_slice(&keys);
+        case.values[..shared * PAGE].clone_from_slice(&values);
+        for (number, page) in case.pages.iter_mut().enumerate() {
+            next += u32::from(number >= shared);
+            *page = if number < shared { number as u32 } else { next - 1 };
+        }
+    }
+    let mut memory = vec![u64::MAX; (next as usize + 1) * cases[0].page_stride / 8];
+    for case in &mut cases {
+        case.memory = std::mem::take(&mut memory);
+        case.store_all(best());
+        memory = std::mem::take(&mut case.memory);
+    }
+    let (mut tables, mut pages, mut queries, mut alone) = (vec![], vec![], vec![], vec![]);
+    for case in &mut cases {
+        case.memory = memory.clone();
+        tables.push(pages.len() as u32);
+        pages.extend_from_slice(&case.pages);
+        queries.extend_from_slice(&case.queries);
+        alone.extend(case.attend_everywhere());
+    }
+    let positions: Vec<u32> = cases.iter().map(|case| case.start as u32).collect();
+    let mut block = cases[0].block(0..1);
+    (block.queries.data, block.queries.positions) = (&queries, &positions);
+    (block.cache.pages, block.cache.tables, block.cache.len) = (&pages, &tables, usize::MAX);
+    for kernels in all() {
+        let together = cases[0].attend_block(kernels, block);
+        assert_eq!(bits(&together), bits(&alone), "{:?} {lens:?} {shared} {params:?}", kernels.isa);
+    }
+}
+
+#[test]
+fn sequences_that_begin_alike_see_what_they_see_alone() {
+    check_together(params(24, 3), &[520, 490, 300, 601, 97], 3);
+    check_together(params(64, 1), &[40, 700, 256, 257, 33, 64, 300, 301, 302], 1);
+    check_together(params(16, 2), &[70, 71, 72], 0);
+    check_together(Params { kv: KvType::F32, softcap: Some(30.0), ..params(16, 4) }, &[330, 280, 290, 288], 8);
+    for window in [1, 20, 100, 300] {
+        check_together(Params { window: Some(window), ..params(24, 2) }, &[520, 490, 300, 601], 9);
+    }
 }
 
 #[test]

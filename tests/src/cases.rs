@@ -253,8 +253,10 @@ impl Attention {
             causal: true,
             kv: self.kv,
         };
-        let queries = Queries { data: &self.q, stride: GROUP * HEAD, tokens: 1, start: len - 1, slopes: None };
-        let cache = Cache { data: self.cache.bytes(), page_stride: block, offset: 0, pages: &self.pages, len };
+        let positions = [len as u32 - 1];
+        let queries = Queries { data: &self.q, stride: GROUP * HEAD, positions: &positions, slopes: None };
+        let pages = &self.pages;
+        let cache = Cache { data: self.cache.bytes(), page_stride: block, offset: 0, pages, tables: &[0], len };
         let block = Block { params, queries, cache };
         let [scratch, tile, all, out] = &mut self.memory;
         let partial = partial_len(block.rows(), HEAD);

@@ -24,13 +24,15 @@ pub fn partial_bytes(plan: &Plan, ctx: usize) -> usize {
     attentions(plan).map(|a| floats(a) * 4).max().unwrap_or(0)
 }
 
-/// A few tokens of a segment and the query heads of one KV head (or as many of them as a block can have).
+/// A few tokens and the query heads of one KV head (or as many of them as a block can have). The tokens are of one
+/// segment, or of several that bring one each and begin with the same page.
 #[derive(Clone, Copy)]
-struct Unit<'a> {
-    segment: &'a Segment,
-    /// First token, counted in the segment.
+struct Unit {
+    /// First token, counted in the batch.
     first: usize,
     tokens: usize,
+    /// Positions in the cache, where tokens see those after them.
+    len: usize,
     kv_head: usize,
     /// First query head and their number.
     head: usize,
@@ -66,29 +68,58 @@ impl<'a> Attend<'a> {
     }
 
     /// All units of the batch, in an order that every worker sees.
-    fn units(self) -> impl Iterator<Item = Unit<'a>> {
+    fn units(self) -> impl Iterator<Item = Unit> {
         let (heads, group) = (self.spec.n_head_kv, self.spec.n_head / self.spec.n_head_kv);
         let parts = group.div_ceil(MAX_ROWS);
-        let at_once = (MAX_ROWS / group).max(1);
-        self.walk.batch.segments().iter().flat_map(move |segment| {
-            (0..segment.tokens.len()).step_by(at_once).flat_map(move |first| {
-                let tokens = at_once.min(segment.tokens.len() - first);
-                (0..heads * parts).map(move |i| {
-                    let (kv_head, part) = (i / parts, i % parts);
-                    let (start, end) = (group * part / parts, group * (part + 1) / parts);
-                    Unit { segment, first, tokens, kv_head, head: kv_head * group + start, group: end - start }
-                })
+        self.spans((MAX_ROWS / group).max(1)).flat_map(move |(tokens, len)| {
+            (0..heads * parts).map(move |i| {
+                let (kv_head, part) = (i / parts, i % parts);
+                let (start, end) = (group * part / parts, group * (part + 1) / parts);
+                let (first, head) = (tokens.start, kv_head * group + start);
+                Unit { first, tokens: tokens.len(), len, kv_head, head, group: end - start }
             })
         })
+    }
+
+    /// The tokens of the batch, at most `at_once` together that can be a unit; and how many positions they may see.
+    fn spans(self, at_once: usize) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let segments = self.walk.batch.segments();
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let first = segments.get(next)?;
+            let alike = self.alike(next);
+            next += alike;
+            let (start, end) = (first.tokens.start, segments[next - 1].tokens.end);
+            let (step, len) = match alike {
+                1 => (at_once, first.start + first.tokens.len()),
+                // Equal parts, which are equal work.
+                n => (n.div_ceil(n.div_ceil(at_once)), usize::MAX),
+            };
+            Some((start..end).step_by(step).map(move |t| (t..end.min(t + step), len)))
+        })
+        .flatten()
+    }
+
+    /// How many segments from this one on bring a token each and begin with the same page: answers to prompts that begin
+    /// alike, whose cache is read once for all of them.
+    fn alike(self, first: usize) -> usize {
+        let batch = self.walk.batch;
+        let page = |s: &Segment| batch.pages()[s.pages.start];
+        let (segment, rest) = (&batch.segments()[first], &batch.segments()[first + 1..]);
+        if !self.spec.causal || segment.tokens.len() > 1 {
+            return 1;
+        }
+        1 + rest.iter().take_while(|s| s.tokens.len() == 1 && page(s) == page(segment)).count()
     }
 
     fn backend(self) -> &'a CpuBackend {
         self.walk.backend
     }
 
-    fn block(self, unit: Unit<'a>) -> Block<'a> {
+    fn block(self, unit: Unit) -> Block<'a> {
         let a = self.spec;
-        let (width, first) = (a.n_head * a.d_k, unit.segment.tokens.start + unit.first);
+        let (batch, tokens) = (self.walk.batch, unit.first..unit.first + unit.tokens);
+        let (width, first) = (a.n_head * a.d_k, unit.first);
         let layer = &self.backend().kv_layers[a.layer];
         let params = Params {
             d_k: a.d_k,
@@ -103,16 +134,16 @@ impl<'a> Attend<'a> {
         let queries = Queries {
             data: &self.walk.value(self.q)[first * width + unit.head * a.d_k..],
             stride: width,
-            tokens: unit.tokens,
-            start: unit.segment.start + unit.first,
+            positions: &batch.positions()[tokens.clone()],
             slopes: a.alibi.then(|| &self.walk.plan().graph().slopes[unit.head..unit.head + unit.group]),
         };
         let cache = Cache {
             data: self.backend().kv.read(layer.offset..layer.end),
             page_stride: layer.page(),
             offset: unit.kv_head * layer.block,
-            pages: &self.walk.batch.pages()[unit.segment.pages.clone()],
-            len: unit.segment.start + unit.segment.tokens.len(),
+            pages: batch.pages(),
+            tables: &batch.tables()[tokens],
+            len: unit.len,
         };
         Block { params, queries, cache }
     }
@@ -126,7 +157,7 @@ impl<'a> Attend<'a> {
     }
 
     /// Computes a unit from its first tile to its last.
-    fn whole(self, unit: Unit<'a>) {
+    fn whole(self, unit: Unit) {
         let (kernels, block) = (self.backend().kernels, self.block(unit));
         let (scratch, tile, all) = self.scratch(block.rows());
         kernels::attention::clear(self.spec.d_v, all);
@@ -151,7 +182,7 @@ impl<'a> Attend<'a> {
     }
 
     /// Every tile of every unit, with the place of its partials.
-    fn tiles(self) -> impl Iterator<Item = (Unit<'a>, usize, Range<usize>)> {
+    fn tiles(self) -> impl Iterator<Item = (Unit, usize, Range<usize>)> {
         let mut at = 0;
         self.units().flat_map(move |unit| {
             let block = self.block(unit);
@@ -195,10 +226,10 @@ impl<'a> Attend<'a> {
     }
 
     /// Writes a unit's rows of the result.
-    fn finish(self, unit: Unit<'a>, partial: &[f32]) {
+    fn finish(self, unit: Unit, partial: &[f32]) {
         let d_v = self.spec.d_v;
         for token in 0..unit.tokens {
-            let row = unit.segment.tokens.start + unit.first + token;
+            let row = unit.first + token;
             let out = self.walk.row_part(self.out, row, unit.head * d_v..(unit.head + unit.group) * d_v);
             let rows = token * unit.group..(token + 1) * unit.group;
             let sinks = self.spec.sinks.map(|s| &self.walk.vector(s)[unit.head..unit.head + unit.group]);

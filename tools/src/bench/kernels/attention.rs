@@ -22,6 +22,7 @@ pub struct Attention {
     kv: KvType,
     tokens: usize,
     start: usize,
+    positions: Vec<u32>,
     pages: Vec<u32>,
     q: Vec<f32>,
     /// Keys and values as they were stored, `[position][head][d_k + d_v]`.
@@ -68,6 +69,7 @@ impl Attention {
             kv,
             tokens,
             start,
+            positions: (start as u32..positions as u32).collect(),
             pages: (0..n_pages as u32).collect(),
             q: floats(tokens * spec.n_head * spec.d_k, 10),
             x,
@@ -106,8 +108,7 @@ impl Attention {
             queries: Queries {
                 data: &self.q[(unit.first * a.n_head + unit.head) * a.d_k..],
                 stride: a.n_head * a.d_k,
-                tokens: unit.tokens,
-                start: self.start + unit.first,
+                positions: &self.positions[unit.first..unit.first + unit.tokens],
                 slopes: None,
             },
             cache: Cache {
@@ -115,6 +116,7 @@ impl Attention {
                 page_stride: block * a.n_head_kv,
                 offset: unit.kv_head * block,
                 pages: &self.pages,
+                tables: &[0; MAX_ROWS][..unit.tokens],
                 len: self.start + self.tokens,
             },
         }
