@@ -4,7 +4,7 @@
 //! a step runs, and an idle engine sleeps.
 
 use crate::adapter::{self, Adapted, Adapter};
-use crate::backend::cpu::{CpuBackend, CpuOptions};
+use crate::backend::cpu::{CpuBackend, CpuOptions, Shared};
 #[cfg(feature = "gpu")]
 use crate::backend::gpu::{self, GpuBackend, GpuOptions};
 use crate::backend::{Backend, Device, Info, KvType};
@@ -63,6 +63,8 @@ pub struct Options {
     pub adapters: Vec<Adapter>,
     /// Sees what products are fed; on the processor only.
     pub probe: Option<Probe>,
+    /// The weights of another engine over the same file and adapters, which is not read again then.
+    pub weights: Option<Shared>,
     /// Refuse weights that are NaN or infinite. Costs a pass over them.
     pub check_tensors: bool,
     /// Record what each worker writes and fail where two meet. For tests: slow.
@@ -85,6 +87,7 @@ impl Default for Options {
             memory: None,
             adapters: Vec::new(),
             probe: None,
+            weights: None,
             check_tensors: false,
             check_workers: false,
         }
@@ -257,8 +260,9 @@ fn memory_plan(spec: &Spec, plan: &Plan, limits: &scheduler::Limits, options: &O
     if !options.device.is_cpu() {
         return MemoryPlan { weights: gpu::weight_bytes(plan.graph()), kv, activations: plan.arena_bytes() as u64 };
     }
+    let shared = options.weights.as_ref().is_some_and(|weights| weights.cover(plan.graph()));
     MemoryPlan {
-        weights: CpuBackend::weight_bytes(plan.graph()),
+        weights: if shared { 0 } else { CpuBackend::weight_bytes(plan.graph()) },
         kv,
         activations: CpuBackend::activation_bytes(plan, limits.ctx) as u64,
     }
@@ -292,6 +296,7 @@ fn load_backend(
         check_tensors: options.check_tensors,
         check_workers: options.check_workers,
         probe: options.probe.clone(),
+        weights: options.weights.clone(),
     };
     Ok(Box::new(CpuBackend::load(plan, source, &cpu, progress)?))
 }
@@ -319,6 +324,7 @@ fn limits(spec: &Spec, options: &Options) -> Result<scheduler::Limits> {
         pages: options.kv_tokens.unwrap_or(usize::MAX).div_ceil(PAGE).clamp(one, options.sequences * one),
         whole: !spec.causal,
         hidden: spec.hidden,
+        copies: options.device.is_cpu(),
     })
 }
 
@@ -330,6 +336,7 @@ pub struct Engine {
     memory: MemoryPlan,
     limits: scheduler::Limits,
     info: Info,
+    weights: Option<Shared>,
     load: Arc<Mutex<Load>>,
     commands: Sender<Command>,
     thread: Option<JoinHandle<()>>,
@@ -387,7 +394,7 @@ impl Engine {
         let mut scheduler = Scheduler::new(limits, tokenizer.clone());
         scheduler.set_strengths(blueprint.strengths());
         let backend = blueprint.load(source, progress)?;
-        let info = backend.info();
+        let (info, weights) = (backend.info(), backend.weights());
         let (commands, inbox) = channel();
         let pages = limits.pages;
         let load = Arc::new(Mutex::new(Load { pages, pages_available: pages, ..Load::default() }));
@@ -398,7 +405,7 @@ impl Engine {
                 move || serve(scheduler, backend, &inbox, &load)
             })
             .map_err(|e| Error::Internal(format!("cannot start the engine's thread: {e}")))?;
-        Ok(Engine { spec, tokenizer, template, memory, limits, info, load, commands, thread: Some(thread) })
+        Ok(Engine { spec, tokenizer, template, memory, limits, info, weights, load, commands, thread: Some(thread) })
     }
 
     /// The model's hyperparameters.
@@ -429,6 +436,11 @@ impl Engine {
     /// What it runs on.
     pub fn info(&self) -> &Info {
         &self.info
+    }
+
+    /// Its weights, for [`Options::weights`]; none where they cannot be shared.
+    pub fn weights(&self) -> Option<Shared> {
+        self.weights.clone()
     }
 
     /// What it is busy with; none if the engine has died.

@@ -52,7 +52,7 @@ pub enum WeightKind {
 }
 
 /// A tensor of the file that the graph uses.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightInfo {
     /// Its name in the file.
     pub name: String,

@@ -3,9 +3,11 @@
 //! This module counts; the data lives in the backend. A page holds [`PAGE`] consecutive positions of one sequence
 //! in all layers. A page that has become full is registered under its tokens and the page before it, so a later
 //! prompt that begins with the same tokens shares it: by the axiom its contents are the same bits that would be
-//! computed again. Pages that nobody holds stay registered until their room is needed, least recently used first.
+//! computed again. Where a prompt goes on like the first tokens of a registered page, it gets a copy of that page and
+//! goes on behind those tokens. Pages that nobody holds stay registered until their room is needed, least recently used
+//! first.
 
-use rustc_hash::FxHashMap;
+use crate::batch::PageCopy;
 use std::collections::BTreeMap;
 
 /// Positions on a page.
@@ -26,7 +28,8 @@ struct Page {
 pub struct KvCache {
     pages: Vec<Page>,
     free: Vec<u32>,
-    by_key: FxHashMap<Key, u32>,
+    /// In order: pages with the most tokens in common lie side by side.
+    by_key: BTreeMap<Key, u32>,
     /// Registered pages that nobody holds, by when they were last held.
     idle: BTreeMap<u64, u32>,
     clock: u64,
@@ -74,7 +77,7 @@ impl KvCache {
         KvCache {
             pages: (0..n_pages).map(|_| Page::default()).collect(),
             free: (0..n_pages as u32).rev().collect(),
-            by_key: FxHashMap::default(),
+            by_key: BTreeMap::new(),
             idle: BTreeMap::new(),
             clock: 0,
             // Identities below this are the callers' scopes.
@@ -125,6 +128,32 @@ impl KvCache {
             seq.len += PAGE;
         }
         seq.pages.len() - before
+    }
+
+    /// Goes on with a part of a page where no whole one is to be had: a sequence at the end of a page, whose prompt goes
+    /// on like the first tokens of a registered page, gets a page of its own that is to be a copy of that one. Its
+    /// positions behind those tokens mean nothing. None, and nothing changed, where there is nothing in common or no
+    /// page; the rule is that of [`KvCache::open`].
+    pub fn share_part(&mut self, seq: &mut Sequence, prompt: &[u32], computed_from: usize) -> Option<PageCopy> {
+        let end = prompt.len().saturating_sub(1).min(computed_from).min(seq.len + PAGE);
+        if seq.pages.len() * PAGE != seq.len || seq.len >= end || self.available() == 0 {
+            return None;
+        }
+        let wanted = &prompt[seq.len..end];
+        let key: Key = (seq.parent, Box::from(wanted));
+        let neighbours = [self.by_key.range(..&key).next_back(), self.by_key.range(&key..).next()];
+        let alike = |(parent, tokens): &Key| match *parent == seq.parent {
+            true => tokens.iter().zip(wanted).take_while(|(a, b)| a == b).count(),
+            false => 0,
+        };
+        let all = neighbours.into_iter().flatten().map(|(key, &page)| (alike(key), page));
+        let (n, from) = all.max_by_key(|(n, _)| *n).filter(|(n, _)| *n > 0)?;
+        let to = self.take_page();
+        self.pages[to as usize].holders = 1;
+        seq.pages.push(to);
+        seq.tail.extend_from_slice(&wanted[..n]);
+        seq.len += n;
+        Some(PageCopy { from, to })
     }
 
     fn hold(&mut self, page: u32) {
@@ -277,6 +306,50 @@ mod tests {
             kv.close(s);
         }
         assert_eq!(kv.available(), 6);
+    }
+
+    #[test]
+    fn a_prompt_that_goes_on_like_a_page_gets_a_copy_of_it() {
+        let mut kv = KvCache::new(4);
+        let n = PAGE as u32;
+        let first: Vec<u32> = (0..2 * n).collect();
+        let mut a = kv.open(&first, usize::MAX, 0);
+        fill(&mut kv, &mut a, &first);
+        // The first page, and five tokens of the second.
+        let prompt: Vec<u32> = (0..n + 5).chain([900, 901]).collect();
+        let mut b = kv.open(&prompt, usize::MAX, 0);
+        assert_eq!(b.len(), PAGE);
+        let copy = kv.share_part(&mut b, &prompt, usize::MAX).expect("five tokens in common");
+        assert_eq!((copy.from, copy.to, b.len()), (a.pages()[1], b.pages()[1], PAGE + 5));
+        assert_eq!(kv.share_part(&mut b, &prompt, usize::MAX), None, "only at the end of a page");
+        kv.commit(&mut b, &prompt[PAGE + 5..]);
+        fill(&mut kv, &mut b, &(0..n - 7).collect::<Vec<u32>>());
+        assert_eq!(kv.open(&[&prompt[..], &(0..n).collect::<Vec<u32>>()].concat(), usize::MAX, 0).len(), 2 * PAGE);
+        kv.close(a);
+        kv.close(b);
+        // Never the last token, nor what is to be computed, nor of another scope.
+        let parts = [(&first[..8], usize::MAX, 0), (&first[..20], 7, 0), (&first[..8], usize::MAX, 1), (&[7, 8], 9, 0)];
+        for ((prompt, from, root), expected) in parts.into_iter().zip([7, 7, 0, 0]) {
+            let mut seq = kv.open(prompt, from, root);
+            assert_eq!(kv.share_part(&mut seq, prompt, from).is_some(), expected > 0);
+            assert_eq!(seq.len(), expected);
+            kv.close(seq);
+        }
+    }
+
+    #[test]
+    fn a_part_of_the_page_that_has_to_go_is_still_shared() {
+        let mut kv = KvCache::new(1);
+        let tokens: Vec<u32> = (0..PAGE as u32).collect();
+        let mut a = kv.open(&tokens, usize::MAX, 0);
+        fill(&mut kv, &mut a, &tokens);
+        assert_eq!(kv.share_part(&mut Sequence::default(), &tokens, usize::MAX), None, "the only page is held");
+        kv.close(a);
+        let mut b = kv.open(&tokens, usize::MAX, 0);
+        let copy = kv.share_part(&mut b, &tokens, usize::MAX).expect("all but the last");
+        assert_eq!((copy.from, copy.to, b.len()), (0, 0, PAGE - 1), "its room is the page itself");
+        kv.close(b);
+        assert_eq!(kv.available(), 1);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! One step serves every running answer with a token each and fills the rest of the batch with prompts, oldest
 //! first; while answers run, prompts come in pieces small enough that no answer waits long ([`crate::pace`]). A prompt
-//! whose next page another one is computing waits for it and shares it. A request is admitted when a slot is free and pages for its longest outcome are there, so that an
-//! admitted answer never has to wait or start again. The scheduler knows tokens and pages; it knows no clock (the
+//! whose next page another one is computing waits for it and shares it. A request is admitted when a slot is free and
+//! pages for its longest outcome are there, so that an admitted answer never has to wait or start again. The scheduler knows tokens and pages; it knows no clock (the
 //! caller says what time it is), no thread and no device.
 
 use crate::answer::{Answer, Step};
@@ -38,6 +38,8 @@ pub struct Limits {
     pub whole: bool,
     /// Whether the model gives hidden states, of which no token can be drawn.
     pub hidden: bool,
+    /// Whether the backend copies pages, so that a part of one can be shared.
+    pub copies: bool,
 }
 
 /// Most roots that are remembered.
@@ -196,7 +198,7 @@ impl Scheduler {
         self.drop_cancelled();
         self.admit(now);
         batch.clear();
-        let Limits { batch: tokens, outputs, chunk, whole, .. } = self.limits;
+        let Limits { batch: tokens, outputs, chunk, whole, copies, .. } = self.limits;
         let mut room = Room { tokens, outputs, chunk, whole };
         // Answers first: they bring one token and wait for it; prompts share what is left.
         for r in self.running.iter_mut().filter(|r| r.is_generating()) {
@@ -217,6 +219,9 @@ impl Scheduler {
                 if !whole && before.iter().any(|b| b.computes_for(r)) {
                     r.skip();
                 } else {
+                    if !whole && copies && room.tokens > 0 {
+                        r.share_part(&mut self.kv, batch);
+                    }
                     r.schedule(&mut self.kv, batch, &mut room);
                 }
             }
@@ -348,6 +353,16 @@ impl Running {
         let pages = kv.share(&mut self.seq, &self.request.prompt, self.request.observed().start);
         self.promised -= pages.min(self.promised);
         self.timings.cached_tokens += pages * PAGE;
+    }
+
+    /// Shares the part of a page that the prompt has in common with one that is there.
+    fn share_part(&mut self, kv: &mut KvCache, batch: &mut Batch) {
+        let before = self.seq.len();
+        if let Some(copy) = kv.share_part(&mut self.seq, &self.request.prompt, self.request.observed().start) {
+            batch.copy_page(copy);
+            self.promised -= 1.min(self.promised);
+            self.timings.cached_tokens += self.seq.len() - before;
+        }
     }
 
     /// Whether `other` would compute the very page that this one, a prompt too, is computing.

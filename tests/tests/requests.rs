@@ -3,6 +3,7 @@
 use engine::sampler::Params;
 use engine::{Constraint, Engine, Event, Options, Request};
 use std::sync::mpsc::{Receiver, channel};
+use tests::observe::{digest, observe, submit};
 use tests::tiny::Model;
 
 fn engine() -> Engine {
@@ -123,4 +124,58 @@ fn scopes_share_no_prefix() {
         }
     };
     assert_eq!([cached(1), cached(2), cached(1), cached(2)], [0, 0, 96, 96]);
+}
+
+/// Tokens that nobody would guess.
+fn tokens(n: usize, seed: usize) -> Vec<u32> {
+    (0..n).map(|i| ((i * 37 + seed * 101) % 250 + 3) as u32).collect()
+}
+
+#[test]
+fn a_prefix_may_end_in_the_middle_of_a_page() {
+    let prompts = [[tokens(70, 1)].concat(), [&tokens(45, 1)[..], &tokens(9, 2)].concat()];
+    let engine = engine();
+    observe(&engine, &prompts[0], 69, 0, digest).expect("an answer");
+    let found = observe(&engine, &prompts[1], 45, 6, digest).expect("an answer");
+    assert_eq!(found.cached, 45, "a page and 13 tokens of the next");
+    let alone = observe(&self::engine(), &prompts[1], 45, 6, digest).expect("an answer");
+    assert_eq!((found.rows, found.generated), (alone.rows, alone.generated));
+    // What the copy goes on with is its own: the page that it came from is as it was.
+    let again = observe(&engine, &prompts[0], 69, 6, digest).expect("an answer");
+    let alone = observe(&self::engine(), &prompts[0], 69, 6, digest).expect("an answer");
+    assert_eq!((again.rows, again.generated), (alone.rows, alone.generated));
+}
+
+#[test]
+fn answers_to_prompts_that_begin_alike_are_what_they_are_alone() {
+    let prompt = |i: usize| [&tokens(75, 1)[..], &tokens(3 + 5 * i, 2 + i)].concat();
+    let alone: Vec<_> = (0..4).map(|i| observe(&engine(), &prompt(i), 75, 60, digest).expect("an answer")).collect();
+    let engine = engine();
+    observe(&engine, &prompt(9), 75, 0, digest).expect("an answer");
+    let together: Vec<_> = (0..4).map(|i| submit(&engine, &prompt(i), 75, 60, digest)).collect();
+    for (i, (found, alone)) in together.into_iter().zip(alone).enumerate() {
+        let found = found.wait().expect("an answer");
+        assert_eq!(found.cached, 75, "answer {i}");
+        assert_eq!((found.rows, found.generated), (alone.rows, alone.generated), "answer {i}");
+    }
+}
+
+#[test]
+fn states_come_from_weights_that_are_in_memory() {
+    let bytes = Model::llama(7).bytes();
+    let options = Options { threads: Some(2), ctx: Some(64), ..Options::default() };
+    let open = |options: &Options| Engine::from_bytes(&bytes, options).expect("a sound model");
+    let answers = open(&options);
+    let states = Options { embeddings: true, ..options };
+    let (own, shared) = (open(&states), open(&Options { weights: answers.weights(), ..states.clone() }));
+    assert!(own.memory().weights > 0 && shared.memory().weights == 0);
+    // They stay as long as somebody needs them.
+    drop(answers);
+    let look = |engine: &Engine| observe(engine, &[1, 5, 9, 4], 0, 0, digest).expect("states");
+    assert_eq!(look(&shared), look(&own));
+    // Those of another model are none that it needs.
+    let other = Engine::from_bytes(&Model::gemma3(7).bytes(), &Options { threads: Some(1), ..Options::default() });
+    let refused = open(&Options { weights: other.expect("a sound model").weights(), ..states });
+    assert!(refused.memory().weights > 0);
+    assert_eq!(look(&refused), look(&own));
 }

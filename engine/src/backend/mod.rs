@@ -40,6 +40,10 @@ pub trait Backend: Send {
     fn operation(&mut self, batch: &Batch, index: usize) -> Result<Vec<Written>>;
     /// What it runs on.
     fn info(&self) -> Info;
+    /// Its weights, for another engine over the same file; none where they cannot be shared.
+    fn weights(&self) -> Option<cpu::Shared> {
+        None
+    }
 }
 
 /// The logits of a batch, now or later: a GPU's read-back takes time, and in a browser nothing may block.

@@ -87,6 +87,7 @@ impl Bed {
             check_tensors: false,
             check_workers: false,
             probe: None,
+            weights: None,
         };
         let backend = CpuBackend::load(plan, &file.source(&gguf), &options, &mut |_, _| ())?;
         file.check_unchanged()?;

@@ -3,13 +3,13 @@
 use super::super::pool::{Arena, Piece, Pool};
 use super::{Weight, panel_bytes};
 use crate::error::{Error, Result};
-use crate::graph::{WeightInfo, WeightKind};
+use crate::graph::{Graph, WeightInfo, WeightKind};
 use crate::plan::{ALIGN, Plan};
 use crate::source::{Source, finite, read_vector, unsupported};
 use gguf::TensorInfo;
 use kernels::simd::LANES;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A worker reads about this many bytes at a time: they stay in its cache until they are repacked.
 const READ_BYTES: usize = 256 << 10;
@@ -21,7 +21,42 @@ pub struct Weights {
     /// One for each weight of the graph.
     pub list: Vec<Weight>,
     /// All panels, one matrix after the other: in one piece, so that even small ones lie in huge pages.
-    pub panels: Arena,
+    pub panels: Arc<Arena>,
+}
+
+/// Weights that are in memory, for another plan over the same file: one that gives states in place of logits, say.
+#[derive(Clone)]
+pub struct Shared {
+    infos: Arc<[WeightInfo]>,
+    weights: Arc<Weights>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} weights", self.infos.len())
+    }
+}
+
+impl Shared {
+    /// The weights of a graph.
+    pub(super) fn new(graph: &Graph, weights: &Arc<Weights>) -> Shared {
+        Shared { infos: graph.weights.clone().into(), weights: weights.clone() }
+    }
+
+    fn at<'a>(&'a self, graph: &'a Graph) -> impl Iterator<Item = Option<usize>> + 'a {
+        graph.weights.iter().map(|wanted| self.infos.iter().position(|info| info == wanted))
+    }
+
+    /// Whether these are all that a graph needs.
+    pub fn cover(&self, graph: &Graph) -> bool {
+        self.at(graph).all(|found| found.is_some())
+    }
+
+    /// The weights of a graph, where all of them are here.
+    pub(super) fn of(&self, graph: &Graph) -> Option<Weights> {
+        let list = self.at(graph).map(|found| Some(self.weights.list[found?].clone())).collect::<Option<_>>()?;
+        Some(Weights { list, panels: self.weights.panels.clone() })
+    }
 }
 
 /// Loads every weight of the plan.
@@ -66,7 +101,7 @@ pub fn weights(
             }
         });
     }
-    let panels = Arena::new(end, false)?;
+    let panels = Arc::new(Arena::new(end, false)?);
     repack(&jobs, &Target { source, pool, check, panels: &panels }, progress)?;
     Ok(Weights { list, panels })
 }

@@ -9,7 +9,7 @@ mod walk;
 
 use super::pool::{Arena, Pass, Piece, Pool};
 use super::{Backend, Info, KvType, Logits, Written};
-use crate::batch::Batch;
+use crate::batch::{Batch, PageCopy};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op, WeightKind};
 use crate::plan::{Plan, Precision, StepKind};
@@ -19,7 +19,9 @@ use gguf::Format;
 use kernels::acts::Layout;
 use kernels::matmul::Acts;
 use kernels::{Isa, Kernels};
+pub use load::Shared;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// How to set up the CPU.
 #[derive(Clone, Debug)]
@@ -40,9 +42,12 @@ pub struct CpuOptions {
     pub check_workers: bool,
     /// Sees what products are fed.
     pub probe: Option<Probe>,
+    /// Weights of the same file that are in memory already.
+    pub weights: Option<Shared>,
 }
 
 /// A weight in the layout of the kernels.
+#[derive(Clone)]
 enum Weight {
     /// Panels of 16 rows, those of each expert after the other, and where they lie.
     Panels { format: Format, rows: usize, k: usize, experts: usize, place: Range<usize> },
@@ -71,7 +76,7 @@ pub struct CpuBackend {
     plan: Plan,
     kernels: &'static Kernels,
     pool: Pool,
-    weights: load::Weights,
+    weights: Arc<load::Weights>,
     stages: Vec<Stage>,
     /// Pieces of each stage for the batch at hand.
     pieces: Vec<u16>,
@@ -140,14 +145,17 @@ impl CpuBackend {
             expected: format!("one of {}", Isa::available().map(|i| i.name()).collect::<Vec<_>>().join(", ")),
         })?;
         let pool = Pool::new(options.threads).map_err(Error::Internal)?;
-        let weights = load::weights(&plan, source, &pool, options.check_tensors, progress)?;
+        let weights = match options.weights.as_ref().and_then(|shared| shared.of(plan.graph())) {
+            Some(weights) => weights,
+            None => load::weights(&plan, source, &pool, options.check_tensors, progress)?,
+        };
         let kv_layers = kv_layers(plan.graph(), options);
         let kv_bytes = kv_layers.last().map_or(0, |l| l.end);
         let checked = options.check_workers;
         let stages = stages(&plan);
         Ok(CpuBackend {
             kernels,
-            weights,
+            weights: Arc::new(weights),
             pieces: Vec::with_capacity(stages.len()),
             stages,
             arena: Arena::new(plan.arena_bytes(), checked)?,
@@ -218,6 +226,20 @@ impl Pass for Step<'_> {
 }
 
 impl CpuBackend {
+    /// Gives a page the contents of another one, in all layers. Between two passes: nobody else reads or writes.
+    fn copy_page(&self, copy: &PageCopy) {
+        if copy.from == copy.to {
+            return;
+        }
+        for layer in &self.kv_layers {
+            let at = |page: u32| layer.offset + page as usize * layer.page();
+            let piece = Piece { index: 0, count: 1, worker: 0 };
+            let to = self.kv.claim::<u8>(piece, at(copy.to)..at(copy.to) + layer.page());
+            to.copy_from_slice(self.kv.read(at(copy.from)..at(copy.from) + layer.page()));
+        }
+        self.kv.forget_claims();
+    }
+
     /// Pieces of a stage: enough that a worker that is late does not hold up the others for long, each large enough
     /// to be worth taking.
     fn cut(&self, stage: &Stage, batch: &Batch) -> u16 {
@@ -269,6 +291,7 @@ impl Backend for CpuBackend {
     fn run<'a>(&'a mut self, batch: &'a Batch) -> Logits<'a> {
         let limits = self.plan.limits();
         assert!(batch.tokens().len() <= limits.tokens && batch.outputs().len() <= limits.outputs, "batch too large");
+        batch.copies().iter().for_each(|copy| self.copy_page(copy));
         let mut pieces = std::mem::take(&mut self.pieces);
         pieces.clear();
         pieces.extend(self.stages.iter().map(|stage| self.cut(stage, batch)));
@@ -281,6 +304,10 @@ impl Backend for CpuBackend {
 
     fn operation(&mut self, batch: &Batch, index: usize) -> Result<Vec<Written>> {
         self.one(batch, index)
+    }
+
+    fn weights(&self) -> Option<Shared> {
+        Some(Shared::new(self.plan.graph(), &self.weights))
     }
 
     fn info(&self) -> Info {
