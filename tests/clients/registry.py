@@ -87,14 +87,18 @@ def real():
             request = urllib.request.Request(url, data=data, method=method, headers={"Content-Type": kind})
             return urllib.request.urlopen(request)
 
+        def push(tag, blobs):
+            described, config = manifest([layer(kind, data) for kind, data in blobs])
+            for data in [config, *(data for _, data in blobs)]:
+                place = send("POST", f"{base}/v2/library/pushed/blobs/uploads/", b"").headers["Location"]
+                place = place if place.startswith("http") else base + place
+                mark = "&" if "?" in place else "?"
+                assert send("PUT", f"{place}{mark}digest={digest(data)}", data).status == 201
+            assert send("PUT", f"{base}/v2/library/pushed/manifests/{tag}", json.dumps(described).encode(), MANIFEST).status == 201
+
         blobs = [("model", MODEL.read_bytes()), ("template", b"{{ .System }}|{{ .Prompt }}|"), ("system", b"Be brief."), ("params", b'{"num_predict": 4}')]
-        described, config = manifest([layer(kind, data) for kind, data in blobs])
-        for data in [config, *(data for _, data in blobs)]:
-            place = send("POST", f"{base}/v2/library/pushed/blobs/uploads/", b"").headers["Location"]
-            place = place if place.startswith("http") else base + place
-            mark = "&" if "?" in place else "?"
-            assert send("PUT", f"{place}{mark}digest={digest(data)}", data).status == 201
-        assert send("PUT", f"{base}/v2/library/pushed/manifests/one", json.dumps(described).encode(), MANIFEST).status == 201
+        push("one", blobs)
+        push("adapted", [blobs[0], ("adapter", b"GGUF, but nobody has looked yet")])
 
         name = f"127.0.0.1:{port}/library/pushed:one"
         store = WORK / "store"
@@ -107,6 +111,14 @@ def real():
         assert code == 0, said
         code, said = handmill(store, "pull", f"127.0.0.1:{port}/library/pushed:two")
         assert code != 0 and "404" in said, said
+
+        # An adapter comes with its model; what puts it on is the server.
+        name_of_both = f"127.0.0.1:{port}/library/pushed:adapted"
+        code, said = handmill(store, "pull", name_of_both)
+        assert code == 0, said
+        sound(store, "a pull with an adapter")
+        code, said = handmill(store, "run", name_of_both, "hello")
+        assert code != 0 and "--lora" in said, said
 
         killed = WORK / "killed"
         draw, cut = random.Random(7), 0

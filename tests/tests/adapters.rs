@@ -2,9 +2,11 @@
 
 use engine::{Adapter, Device, Engine, KvType, Options, Precision};
 use gguf::{Builder, Endian, Format, Gguf, ValueBuf};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tests::golden::distance;
+use tests::http::Server;
 use tests::observe::{Observed, as_f64, digest, observe, submit, submit_adapted};
 use tests::process::handmill;
 use tests::random::Random;
@@ -267,4 +269,43 @@ fn a_modelfile_names_an_adapter() {
     assert!(plain != adapted && adapted == child, "{plain} {adapted} {child}");
     let run = handmill(&["run", "adapted", "x", "-n", "1"]).environment("HANDMILL_HOME", &folder.join("store")).run();
     assert!(run.code == Some(1) && run.stderr.contains("--lora"), "{run:?}");
+}
+
+#[test]
+fn requests_say_how_strong_adapters_are() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("style.gguf");
+    let model = floats(&Gguf::parse(&Model::llama(7).bytes()).expect("a sound model"));
+    std::fs::write(&path, adapter("llama", &factors(&model, 5))).expect("a writable folder");
+    let server = Server::start(&["--lora", path.to_str().expect("a path of letters")]);
+    let options = json!({"num_predict": 24, "temperature": 0, "ignore_eos": true});
+    let body = |lora: Value| json!({"model": "tiny", "prompt": "the rain", "raw": true, "stream": false, "options": options, "lora": lora});
+    let ask = |lora: Value| {
+        let answer = server.post("/api/generate", &body(lora).to_string());
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()["response"].as_str().expect("a text").to_string()
+    };
+    let (usual, none, half) = (ask(Value::Null), ask(json!([])), ask(json!([{"id": 0, "scale": 0.5}])));
+    assert_ne!(usual, none);
+    assert_eq!(ask(json!([{"id": 0, "scale": 1}])), usual);
+    let listed = json!([{"id": 0, "path": "style.gguf", "scale": 1.0}]);
+    assert_eq!(server.get("/lora-adapters").json(), listed);
+    assert_eq!(server.post("/lora-adapters", "[{\"id\": 0, \"scale\": 0.5}]").json(), json!({"success": true}));
+    assert_eq!((ask(Value::Null), ask(json!([]))), (half.clone(), none));
+    assert_eq!(server.get("/lora-adapters").json()[0]["scale"], 0.5);
+    let completion = json!({"model": "tiny", "prompt": "the rain", "max_tokens": 24, "temperature": 0, "ignore_eos": true, "lora": [{"id": 0, "scale": 1.0}]});
+    assert_eq!(server.post("/v1/completions", &completion.to_string()).json()["choices"][0]["text"], usual);
+    for (lora, word) in [
+        (json!([{"id": 1, "scale": 1}]), "adapter 1"),
+        (json!([{"id": 0}]), "scale"),
+        (json!([{"id": 0, "scale": "much"}]), "scale"),
+        (json!([{"id": 0, "scale": 1, "frob": 1}]), "frob"),
+        (json!({"id": 0}), "lora"),
+        (json!([7]), "lora[0]"),
+    ] {
+        let answer = server.post("/api/generate", &body(lora.clone()).to_string());
+        assert!(answer.status == 400 && answer.body.contains(word), "{lora}: {} {}", answer.status, answer.body);
+        let answer = server.post("/lora-adapters", &lora.to_string());
+        assert_eq!(answer.status, 400, "{lora}: {}", answer.body);
+    }
 }

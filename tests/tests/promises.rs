@@ -47,6 +47,26 @@ fn refusals_are_counted_by_reason() {
 }
 
 #[test]
+fn who_does_not_read_on_is_let_go() {
+    let mut server = Server::start(&["--parallel", "1", "--ctx", "400000", "--unread-timeout", "1"]);
+    let options = json!({"num_predict": 390_000, "seed": 1, "ignore_eos": true});
+    let body = json!({"model": "tiny", "prompt": "the rain", "logprobs": true, "top_logprobs": 20, "options": options});
+    let mut stream = server.connect();
+    stream.write_all(&message("POST", "/api/generate", "", body.to_string().as_bytes())).expect("a request");
+    stream.read_exact(&mut [0; 10]).expect("the answer begins");
+    // Some megabytes go into the sockets' memory; from then on nothing moves, and a second later it is over.
+    server.until("its slot is free", |s| {
+        s.metric("handmill_requests_running") + s.metric("handmill_requests_pending") == 0.0
+    });
+    let page = server.get("/metrics").body;
+    let line = "handmill_requests_total{route=\"/api/generate\",status=\"499\"} 1";
+    assert!(page.contains(line), "{line} is missing in {page}");
+    assert_eq!(server.post("/api/generate", &generate(3)).status, 200, "the next one has it");
+    server.until("all is free", |s| s.metric("handmill_kv_pages_used") == 0.0);
+    drop(stream);
+}
+
+#[test]
 fn keys_do_not_share_prefixes() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("keys");

@@ -102,6 +102,7 @@ pub fn requests(
             format!("logit_bias names token {id}, the vocabulary has {}", model.engine.spec().n_vocab),
         ));
     }
+    let strengths = model.strengths(settings.lora.as_deref())?;
     let room = (ctx - prompt.len()).max(1);
     let most = wanted.most.unwrap_or(usize::MAX).min(room);
     let mut all = Vec::new();
@@ -115,6 +116,7 @@ pub fn requests(
         request.ignore_eog = settings.ignore_eog;
         request.show_control = wanted.show_control;
         request.scope = wanted.scope;
+        request.adapters = Some(strengths.clone());
         if let Some(shape) = &wanted.shape {
             request.constraint = Some(model.guides.start(model.engine.tokenizer(), shape, handle)?);
         }

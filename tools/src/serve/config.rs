@@ -97,6 +97,9 @@ pub struct Arguments {
     /// Seconds after which an answer is cut
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     answer_timeout: u64,
+    /// Seconds that a client may leave an answer unread before its connection is ended
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    unread_timeout: u64,
     /// Write a line of JSON for every request to this file
     #[arg(long, value_name = "FILE")]
     pub audit: Option<PathBuf>,
@@ -122,6 +125,8 @@ pub struct Limits {
     pub body_time: Duration,
     /// Time for a whole answer.
     pub answer: Duration,
+    /// Time that a client may leave an answer unread.
+    pub unread: Duration,
     /// Connections at once.
     pub connections: usize,
     /// Tokens of an answer.
@@ -219,6 +224,7 @@ impl Config {
                 body: arguments.max_body.max(1) << 20,
                 body_time: Duration::from_secs(60),
                 answer: Duration::from_secs(arguments.answer_timeout.max(1)),
+                unread: Duration::from_secs(arguments.unread_timeout.max(1)),
                 connections: arguments.max_connections.max(1),
                 tokens: arguments.max_tokens,
             },

@@ -23,8 +23,6 @@ use crate::error::{Error, Result};
 
 /// Time for a request's head, and between two requests of a connection.
 const HEAD: Duration = Duration::from_secs(10);
-/// Time that a client may leave an answer unread.
-const STALL: Duration = Duration::from_secs(30);
 /// Bytes and number of headers.
 const HEAD_BYTES: usize = 64 << 10;
 const HEADERS: usize = 100;
@@ -105,7 +103,12 @@ pub async fn serve(
             continue;
         };
         let (router, tls, watcher) = (router.clone(), tls.clone(), graceful.watcher());
+        let unread = app.config.limits.unread;
         tokio::spawn(async move {
+            // Without it small pieces of a stream wait for each other.
+            let _ = stream.set_nodelay(true);
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(unread));
             connection(stream, router, tls, watcher).await;
             drop(permit);
         });
@@ -127,15 +130,11 @@ pub async fn serve(
 }
 
 async fn connection(
-    stream: TcpStream,
+    stream: TimeoutStream<TcpStream>,
     router: Router,
     tls: Option<TlsAcceptor>,
     watcher: hyper_util::server::graceful::Watcher,
 ) {
-    // Without it small pieces of a stream wait for each other.
-    let _ = stream.set_nodelay(true);
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(STALL));
     let stream = Box::pin(stream);
     match tls {
         None => speak(stream, router, watcher).await,

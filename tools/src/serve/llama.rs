@@ -1,4 +1,4 @@
-//! Routes of llama.cpp's server: properties, slots, tokens. They are about the model that is in memory, or the one that
+//! Routes of llama.cpp's server: properties, slots, adapters, tokens. They are about the model that is in memory, or the one that
 //! a field or the only name of the store says.
 
 use axum::response::Response;
@@ -12,7 +12,7 @@ use super::fault::{Fault, Result};
 use super::fields::{Fields, int};
 use super::loaded::Lease;
 use super::prompt::{self, Extras};
-use super::{chats, reply};
+use super::{chats, options, reply};
 
 /// The model of a request that names none: the one in memory, else the only one there is.
 async fn lease(call: &Call, name: Option<String>) -> Result<Lease> {
@@ -68,6 +68,23 @@ pub async fn slots(call: Call) -> Result<Response> {
         }
     }
     Ok(reply::json(&Json::Array(slots)))
+}
+
+/// `GET /lora-adapters`.
+pub async fn adapters(call: Call) -> Result<Response> {
+    let lease = lease(&call, None).await?;
+    let list = lease.adapters().into_iter().enumerate();
+    Ok(reply::json(&list.map(|(id, (path, scale))| json!({"id": id, "path": path, "scale": scale})).collect()))
+}
+
+/// `POST /lora-adapters`: how strong adapters are for requests that do not say; those that are not named, not at all.
+pub async fn set_adapters(mut call: Call) -> Result<Response> {
+    let body = call.bytes().await?;
+    let json: Json = serde_json::from_slice(&body).map_err(|e| Fault::bad(format!("the body is no JSON: {e}")))?;
+    let Json::Array(list) = json else { return Err(Fault::bad("the body must be an array of adapters")) };
+    let lora = options::lora("adapters", list)?;
+    lease(&call, None).await?.set_strengths(&lora)?;
+    Ok(reply::json(&json!({"success": true})))
 }
 
 /// `/tokenize`.

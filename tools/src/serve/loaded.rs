@@ -2,14 +2,17 @@
 //!
 //! A request holds a [`Lease`]; a model that anybody leases stays. Loading happens beside the requests to other models.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use engine::file::ModelFile;
+use engine::sampler::Params;
 use engine::spec::Spec;
-use engine::{Adapter, Engine, Options};
+use engine::{Adapter, Engine, Options, Request};
 use tokio::sync::{Notify, OnceCell};
 
+use super::app::blocking;
 use super::duration::KeepAlive;
 use super::fault::{Fault, Result};
 use super::guide::Guides;
@@ -38,6 +41,8 @@ pub const SEQUENCES: usize = 16;
 /// sequences: few answers fill their context.
 const KV_SHARE: u64 = 4;
 const KV_SEQUENCES: usize = 8;
+/// Tokens of the prompt that a model of 256 MiB starts with; larger ones take fewer, so that none takes long.
+const WARM: u64 = 512;
 
 /// A model in memory.
 pub struct Loaded {
@@ -49,6 +54,66 @@ pub struct Loaded {
     pub template: Option<Template>,
     /// Grammars over its vocabulary.
     pub guides: Guides,
+    /// Names of its adapters' files, and how strong they are for requests that do not say.
+    adapters: Mutex<Vec<(String, f32)>>,
+    warmed: AtomicBool,
+}
+
+impl Loaded {
+    /// Names of its adapters' files, and how strong they are.
+    pub fn adapters(&self) -> Vec<(String, f32)> {
+        self.adapters.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How strong each adapter is for a request: as it says, else as is usual.
+    ///
+    /// # Errors
+    /// It names an adapter that the model has not.
+    pub fn strengths(&self, wanted: Option<&[(usize, f32)]>) -> Result<Vec<f32>> {
+        let adapters = self.adapters();
+        let Some(wanted) = wanted else { return Ok(adapters.iter().map(|a| a.1).collect()) };
+        let mut strengths = vec![0.0; adapters.len()];
+        for &(id, scale) in wanted {
+            let n = adapters.len();
+            let known = strengths.get_mut(id).ok_or_else(|| {
+                Fault::field("lora", format!("there is no adapter {id}: {} has {n}, counted from 0", self.pack.name))
+            })?;
+            *known = scale;
+        }
+        Ok(strengths)
+    }
+
+    /// Says how strong adapters are for requests that do not say.
+    ///
+    /// # Errors
+    /// As for [`Loaded::strengths`].
+    pub fn set_strengths(&self, wanted: &[(usize, f32)]) -> Result<()> {
+        let strengths = self.strengths(Some(wanted))?;
+        let mut adapters = self.adapters.lock().unwrap_or_else(PoisonError::into_inner);
+        adapters.iter_mut().zip(strengths).for_each(|(adapter, strength)| adapter.1 = strength);
+        Ok(())
+    }
+
+    /// Computes a prompt that nobody asked for, once: the first step of an engine takes its memory from the system, which
+    /// may take longer than the step itself.
+    pub async fn warm(&self) {
+        if self.warmed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let engine = &self.engine;
+        let tokens = (WARM << 28).checked_div(engine.memory().weights).unwrap_or(WARM).clamp(16, WARM) as usize;
+        let mut request = Request::new(vec![0; tokens.min(engine.ctx())], Params::default());
+        request.max_tokens = Some(0);
+        // Of nobody's scope: no other prompt shares its pages.
+        request.scope = u32::MAX;
+        let events = engine.submit(request);
+        // How it goes is not this prompt's business: where the engine is gone, the next request will hear of it.
+        let heard = blocking(move || {
+            events.into_iter().for_each(drop);
+            Ok(())
+        });
+        drop(heard.await);
+    }
 }
 
 /// Where a model will be once it is loaded.
@@ -81,6 +146,16 @@ pub struct Lease {
     cell: Cell,
     /// How long this request waited for it to load.
     pub load: Duration,
+}
+
+impl Lease {
+    /// Warms a model up that was loaded for later, while nobody waits. Where somebody does, who loads it on demand, this
+    /// would only make him wait for more.
+    pub fn warm_beside(&self) {
+        if let Some(model) = self.loaded.clone() {
+            tokio::spawn(async move { model.warm().await });
+        }
+    }
 }
 
 impl std::ops::Deref for Lease {
@@ -215,9 +290,9 @@ impl Manager {
     /// Reads and loads a model; idle ones go while there is too little memory.
     fn load(&self, pack: Pack, states: bool, ctx: Option<usize>) -> Result<Arc<Loaded>> {
         let start = Instant::now();
-        let engine = loop {
+        let (engine, adapters) = loop {
             match self.open(&pack, states, ctx) {
-                Ok(engine) => break engine,
+                Ok(opened) => break opened,
                 Err(engine::Error::Memory { .. } | engine::Error::Allocation { .. }) if self.evict_one() => {}
                 Err(e) => return Err(e.into()),
             }
@@ -232,10 +307,20 @@ impl Manager {
             engine.sequences(),
             engine.memory().total() >> 20
         ));
-        Ok(Arc::new(Loaded { pack, engine, template, guides: Guides::default() }))
+        let name = |a: Adapter| (a.path.file_name().unwrap_or_default().to_string_lossy().into_owned(), a.scale);
+        let adapters = Mutex::new(adapters.into_iter().map(name).collect());
+        let warmed = AtomicBool::new(false);
+        Ok(Arc::new(Loaded { pack, engine, template, guides: Guides::default(), adapters, warmed }))
     }
 
-    fn open(&self, pack: &Pack, states: bool, ctx: Option<usize>) -> engine::Result<Engine> {
+    /// The engine of the same model that gives states in place of logits, or the other way round, if it is in memory.
+    fn sibling(&self, pack: &Pack, states: bool) -> Option<Arc<Loaded>> {
+        let entries = self.lock();
+        let same = |e: &&Entry| e.name == pack.name && e.digest == pack.digest && e.states != states;
+        entries.iter().find(same).and_then(|e| e.cell.get().cloned())
+    }
+
+    fn open(&self, pack: &Pack, states: bool, ctx: Option<usize>) -> engine::Result<(Engine, Vec<Adapter>)> {
         let mut options = self.loading.options.clone();
         let available = [memory::available(), self.loading.memory].into_iter().flatten().min();
         let file = ModelFile::open(&pack.path)?;
@@ -252,12 +337,13 @@ impl Manager {
         options.adapters.extend(pack.adapters.iter().map(|(_, path)| Adapter { path: path.clone(), scale: 1.0 }));
         options.embeddings = states;
         options.memory = available;
+        options.weights = self.sibling(pack, states).and_then(|sibling| sibling.engine.weights());
         // States are read at once and need no memory of others.
         options.sequences = if states { 1 } else { sequences };
         options.kv_tokens = Some(self.loading.kv_tokens.unwrap_or(budget.min(KV_SEQUENCES * ctx)).max(ctx));
         drop(gguf);
         drop(file);
-        Engine::open(&pack.path, &options, &mut |_| ())
+        Ok((Engine::open(&pack.path, &options, &mut |_| ())?, options.adapters))
     }
 
     fn evict_one(&self) -> bool {

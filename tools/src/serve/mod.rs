@@ -52,8 +52,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::Request;
-use engine::sampler::Params;
 use tokio::net::TcpListener;
 
 use crate::commands;
@@ -62,11 +60,9 @@ use app::App;
 use audit::Audit;
 pub use config::Arguments;
 use config::Config;
-use loaded::{Loaded, Manager};
+use loaded::Manager;
 use shelf::{Pack, Shelf};
 
-/// Tokens of the prompt that a model of 256 MiB starts with; larger ones take fewer, so that none takes long.
-const WARM: u64 = 512;
 /// How often models that nobody needs any more are looked for.
 const SWEEP: Duration = Duration::from_millis(500);
 
@@ -147,29 +143,10 @@ async fn preload(app: Arc<App>) {
             Err(fault) => Err(fault),
         };
         match leased {
-            Ok(lease) => warm(&lease).await,
+            Ok(lease) => lease.warm().await,
             Err(fault) => log::error(&format!("a model cannot be loaded: {}", fault.message)),
         }
     }
     app.set_ready(true);
     log::info("ready");
-}
-
-/// Computes a prompt that nobody asked for: the first step of an engine takes its memory from the system, which may take
-/// longer than the step itself.
-async fn warm(model: &Loaded) {
-    let engine = &model.engine;
-    let tokens = (WARM << 28).checked_div(engine.memory().weights).unwrap_or(WARM).clamp(16, WARM) as usize;
-    let tokens = tokens.min(engine.ctx());
-    let mut request = Request::new(vec![0; tokens], Params::default());
-    request.max_tokens = Some(0);
-    // Of nobody's scope: no other prompt shares its pages.
-    request.scope = u32::MAX;
-    let events = engine.submit(request);
-    // How it goes is not this prompt's business: where the engine is gone, the next request will hear of it.
-    let heard = app::blocking(move || {
-        events.into_iter().for_each(drop);
-        Ok(())
-    });
-    drop(heard.await);
 }

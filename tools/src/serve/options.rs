@@ -4,7 +4,7 @@ use engine::sampler::Params;
 use serde_json::{Map, Value as Json};
 
 use super::fault::{Fault, Result};
-use super::fields::{int, number, texts, wrong};
+use super::fields::{Fields, int, number, texts, wrong};
 
 /// Most texts that can end an answer, and the longest of them.
 const STOPS: usize = 64;
@@ -23,6 +23,8 @@ pub struct Settings {
     pub ctx: Option<usize>,
     /// Whether it goes on after the end of the text.
     pub ignore_eog: bool,
+    /// Adapters and how strong they are, in place of what the server was told.
+    pub lora: Option<Vec<(usize, f32)>>,
     /// What was asked for and is not done, in words.
     pub warnings: Vec<String>,
 }
@@ -35,6 +37,7 @@ impl Default for Settings {
             stop: Vec::new(),
             ctx: None,
             ignore_eog: false,
+            lora: None,
             warnings: Vec::new(),
         }
     }
@@ -117,6 +120,25 @@ impl Settings {
     pub fn set_all(&mut self, options: &Map<String, Json>) -> Result<()> {
         options.iter().filter(|(_, v)| !v.is_null()).try_for_each(|(name, value)| self.set(name, value))
     }
+}
+
+/// `lora`: `[{"id": 0, "scale": 0.5}]`; adapters that are not named are not used.
+///
+/// # Errors
+/// It is no such list.
+pub fn lora(name: &str, list: Vec<Json>) -> Result<Vec<(usize, f32)>> {
+    let one = |(at, json): (usize, Json)| {
+        let mut fields = Fields::of(json, &format!("{name}[{at}]"))?;
+        let id =
+            fields.size("id", 0..=1 << 16)?.ok_or_else(|| fields.fault("id", "must be the number of an adapter"))?;
+        let scale = fields.take("scale").ok_or_else(|| fields.fault("scale", "must be a number"))?;
+        let scale = number(&format!("{name}[{at}].scale"), &scale, -1e6..=1e6)? as f32;
+        match fields.unknown(&[]).first() {
+            None => Ok((id, scale)),
+            Some(other) => Err(Fault::field(other, format!("field {other} is not known"))),
+        }
+    };
+    list.into_iter().enumerate().map(one).collect()
 }
 
 /// Texts that end an answer.

@@ -84,6 +84,8 @@ const ROUTES: &[Route] = routes! {
     POST   "/v1/embeddings"         Infer   OpenAi Ask   openai::embeddings::embeddings;
     GET    "/props"                 Infer   Llama  Plain llama::props;
     GET    "/slots"                 Infer   Llama  Plain llama::slots;
+    GET    "/lora-adapters"         Infer   Llama  Plain llama::adapters;
+    POST   "/lora-adapters"         Manage  Llama  Plain llama::set_adapters;
     POST   "/tokenize"              Infer   Llama  Plain llama::tokenize;
     POST   "/detokenize"            Infer   Llama  Plain llama::detokenize;
     POST   "/apply-template"        Infer   Llama  Plain llama::apply_template;

@@ -111,9 +111,6 @@ impl Source for Registry {
             |why: String| Error::Network { url: url.clone(), why: format!("the manifest cannot be used: {why}") };
         let mut manifest = Manifest::parse(&text).map_err(wrong)?;
         let model = manifest.model().ok_or_else(|| wrong(format!("it has no layer of type {}", media::MODEL)))?;
-        if manifest.layers.iter().any(|l| l.media_type == media::ADAPTER) {
-            return Err(Error::Usage("the model has an adapter; adapters are not supported".into()));
-        }
         job.room(&self.describe(), manifest.size())?;
         self.fetch_layer(&client, job, model)?;
         for layer in &manifest.layers {

@@ -31,8 +31,10 @@ pub async fn chat(mut call: Call) -> Result<Response> {
     }
     let mut settings = Settings::default();
     settings.sampling.n_probs = base.probs;
+    settings.lora.clone_from(&base.lora);
     let asked = ask(&call, &base.model, settings, &base.options, base.keep).await?;
     if messages.is_empty() {
+        asked.lease.warm_beside();
         return Ok(idle(&base.model, "load"));
     }
     supports(&base, tools.is_some(), &asked.lease)?;

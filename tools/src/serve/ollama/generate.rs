@@ -100,8 +100,10 @@ pub async fn generate(mut call: Call) -> Result<Response> {
     let base = &generate.base;
     let mut settings = Settings::default();
     settings.sampling.n_probs = base.probs;
+    settings.lora.clone_from(&base.lora);
     let Asked { lease, settings } = ask(&call, &base.model, settings, &base.options, base.keep).await?;
     if empty {
+        lease.warm_beside();
         return Ok(idle(&base.model, "load"));
     }
     let thinks = lease.template.as_ref().is_some_and(|t| t.thinks()) && !generate.raw;

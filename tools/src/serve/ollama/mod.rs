@@ -18,6 +18,7 @@ use super::duration::KeepAlive;
 use super::fault::{Dialect, Fault, Result};
 use super::fields::{Fields, wrong};
 use super::guide::Shape;
+use super::options::lora;
 use super::reader::Part;
 use super::reply;
 use super::voice::{Voice, stream};
@@ -34,6 +35,8 @@ struct Base {
     /// Number of most probable tokens that are wanted beside each token.
     probs: Option<u32>,
     truncate: bool,
+    /// Strengths of adapters.
+    lora: Option<Vec<(usize, f32)>>,
     render_only: bool,
     warnings: Vec<String>,
 }
@@ -107,6 +110,7 @@ impl Base {
             think,
             probs: probs.then_some(top as u32),
             truncate: fields.flag("truncate")?.unwrap_or(true),
+            lora: fields.list("lora")?.map(|list| lora("lora", list)).transpose()?,
             render_only: fields.flag("_debug_render_only")?.unwrap_or(false),
             warnings,
         })

@@ -16,7 +16,7 @@ use super::chats;
 use super::duration::KeepAlive;
 use super::fault::{Fault, Result};
 use super::fields::{Fields, int, number, wrong};
-use super::options::{Settings, stops};
+use super::options::{self, Settings, stops};
 
 /// Most answers to one prompt.
 const MOST_ANSWERS: usize = 128;
@@ -86,13 +86,7 @@ impl Base {
                 options.insert(ours.into(), value);
             }
         }
-        for (name, bound) in
-            [("temperature", 0.0..=2.0), ("frequency_penalty", -2.0..=2.0), ("presence_penalty", -2.0..=2.0)]
-        {
-            if let Some(value) = options.get(name) {
-                number(name, value, bound)?;
-            }
-        }
+        within_bounds(&options)?;
         let keep = fields
             .take("keep_alive")
             .map(|v| KeepAlive::of_json(&v).ok_or_else(|| wrong("keep_alive", "a duration", &v)));
@@ -106,6 +100,7 @@ impl Base {
             options.insert("stop".into(), json!(stops("stop", &value)?));
         }
         settings.sampling.logit_bias = logit_bias(fields)?;
+        settings.lora = fields.list("lora")?.map(|list| options::lora("lora", list)).transpose()?;
         Ok(Base {
             model,
             stream: fields.flag("stream")?.unwrap_or(false),
@@ -123,6 +118,15 @@ impl Base {
         let unknown = fields.unknown(&HARMLESS);
         self.warnings.extend(unknown.iter().map(|f| format!("field {f} is not known and has no effect")));
     }
+}
+
+/// Whether options are within what this dialect allows, which is less than what other dialects do.
+fn within_bounds(options: &Map<String, Json>) -> Result<()> {
+    let bounds = [("temperature", 0.0..=2.0), ("frequency_penalty", -2.0..=2.0), ("presence_penalty", -2.0..=2.0)];
+    bounds.into_iter().try_for_each(|(name, bound)| match options.get(name) {
+        None => Ok(()),
+        Some(value) => number(name, value, bound).map(drop),
+    })
 }
 
 /// An error under the name that the client used.
