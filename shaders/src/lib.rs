@@ -15,7 +15,7 @@ pub mod layout;
 mod table;
 
 pub use layout::Layout;
-pub use table::{Act, COLUMNS, Kernel, MAX_EXPERTS, MAX_HEAD, PAGE, ROW_WG, Way};
+pub use table::{Act, BLOCKS, COLUMNS, Kernel, MAX_EXPERTS, MAX_HEAD, PAGE, QUERIES, ROW_WG, SUBGROUPS, Way};
 
 /// The parameters of each kernel, as its WGSL has them, and what each kernel binds.
 pub mod ops {

@@ -10,6 +10,10 @@ pub const PAGE: usize = 32;
 pub const MAX_HEAD: usize = 1024;
 /// Most experts of a layer that routing has room for.
 pub const MAX_EXPERTS: usize = 512;
+/// Queries that [`Kernel::AttentionNarrow`] takes at once.
+pub const QUERIES: usize = 4;
+/// Subgroups that kernels for adapters that are CPUs are made for.
+pub const SUBGROUPS: [usize; 2] = [4, 8];
 /// Invocations of the kernels that walk rows.
 pub const ROW_WG: usize = 64;
 
@@ -34,6 +38,11 @@ impl Way {
     /// Every way.
     pub const ALL: [Way; 4] = [Way::Wide, Way::Narrow, Way::NarrowSubgroup(4), Way::NarrowSubgroup(8)];
 
+    /// The way for rows of `k` values on an adapter that has this one: columns are read by fours where they can be.
+    pub fn of_row(self, k: usize) -> Way {
+        if k.is_multiple_of(4) { self } else { Way::Wide }
+    }
+
     /// Slices of k.
     fn slices(self) -> usize {
         if self == Way::Wide { 8 } else { 1 }
@@ -41,7 +50,7 @@ impl Way {
 
     /// Panels of one invocation.
     fn panels_of_lane(self, columns: usize) -> usize {
-        if matches!(self, Way::NarrowSubgroup(_)) && columns > 1 { 4 } else { 1 }
+        if self != Way::Wide && columns > 1 { 4 } else { 1 }
     }
 
     /// Panels of one workgroup.
@@ -93,6 +102,8 @@ pub enum Kernel {
     Experts(Format),
     /// RMS norm.
     RmsNorm,
+    /// The same in subgroups of this many lanes.
+    RmsNormNarrow(usize),
     /// Layer norm.
     LayerNorm,
     /// Activation.
@@ -123,7 +134,19 @@ pub enum Kernel {
         /// Whether the cache holds half floats.
         half: bool,
     },
+    /// The same in subgroups.
+    AttentionNarrow {
+        /// Whether the cache holds half floats.
+        half: bool,
+        /// Lanes of a subgroup, one of [`SUBGROUPS`].
+        subgroup: usize,
+        /// Quads of words that a lane has of a value, one of [`BLOCKS`].
+        blocks: usize,
+    },
 }
+
+/// Quads of a value that a lane of [`Kernel::AttentionNarrow`] may have, ascending.
+pub const BLOCKS: [usize; 4] = [1, 2, 4, 8];
 
 impl Kernel {
     /// Every variant.
@@ -134,7 +157,11 @@ impl Kernel {
         all.extend(Act::ALL.map(Kernel::GatedAct));
         for half in [true, false] {
             all.extend([Kernel::RopeStore { half }, Kernel::Attention { half }]);
+            for subgroup in SUBGROUPS {
+                all.extend(BLOCKS.map(|blocks| Kernel::AttentionNarrow { half, subgroup, blocks }));
+            }
         }
+        all.extend(SUBGROUPS.map(Kernel::RmsNormNarrow));
         for Layout { format, .. } in ALL {
             all.extend([Kernel::Embed(format), Kernel::Experts(format)]);
             for columns in COLUMNS {
@@ -164,6 +191,8 @@ impl Kernel {
             Kernel::Gather => "gather",
             Kernel::RopeStore { .. } => "rope_store",
             Kernel::Attention { .. } => "attention",
+            Kernel::AttentionNarrow { .. } => "attention_narrow",
+            Kernel::RmsNormNarrow(_) => "rms_norm_narrow",
         }
     }
 
@@ -184,13 +213,26 @@ impl Kernel {
             Kernel::GatedAct(act) => format!("gated-{act:?}").to_lowercase(),
             Kernel::RopeStore { half } => format!("rope-store-{}", kv(half)),
             Kernel::Attention { half } => format!("attention-{}", kv(half)),
+            Kernel::AttentionNarrow { half, subgroup, blocks } => {
+                format!("attention-{}-narrow-sub{subgroup}-{blocks}", kv(half))
+            }
+            Kernel::RmsNormNarrow(subgroup) => format!("rms-norm-narrow-sub{subgroup}"),
             one => one.file().replace('_', "-"),
         }
     }
 
     /// Whether it needs subgroup operations.
     pub fn needs_subgroups(self) -> bool {
-        matches!(self, Kernel::MatMul { way: Way::NarrowSubgroup(_), .. })
+        self.subgroup().is_some()
+    }
+
+    /// Lanes that subgroups must have at least, where it needs them.
+    pub fn subgroup(self) -> Option<usize> {
+        match self {
+            Kernel::MatMul { way: Way::NarrowSubgroup(n), .. } => Some(n),
+            Kernel::AttentionNarrow { subgroup, .. } | Kernel::RmsNormNarrow(subgroup) => Some(subgroup),
+            _ => None,
+        }
     }
 
     /// Invocations of a workgroup.
@@ -198,6 +240,7 @@ impl Kernel {
         match self {
             Kernel::MatMul { columns, way, .. } => way.invocations(columns),
             Kernel::Experts(_) => Way::Wide.invocations(1),
+            Kernel::AttentionNarrow { subgroup, .. } | Kernel::RmsNormNarrow(subgroup) => subgroup,
             _ => ROW_WG,
         }
     }
@@ -221,7 +264,8 @@ impl Kernel {
                 set("R4", usize::from(way.panels_of_lane(columns) == 4));
                 set("SUBGROUP", subgroup);
                 set("SHARE", subgroup.max(1));
-                set("SHARES", GROUP / subgroup.max(1));
+                set("SHARES", GROUP / 4 / subgroup.max(1));
+                set("QUADWISE", usize::from(way != Way::Wide));
                 unpack(&mut d, format);
             }
             Kernel::Experts(format) => {
@@ -236,6 +280,22 @@ impl Kernel {
                 set("HALF", usize::from(half));
                 set("VALUEWORDS", if half { MAX_HEAD / 2 } else { MAX_HEAD });
                 set("TILEPAGES", self.invocations() / PAGE);
+            }
+            Kernel::AttentionNarrow { half, subgroup, blocks } => {
+                let per = if half { 2 } else { 1 };
+                set("HALF", usize::from(half));
+                set("PER", per);
+                set("QUADWISE", 1);
+                set("SUB", subgroup);
+                set("VB", blocks);
+                set("Q", QUERIES);
+                set("PQ", PAGE / 4 / subgroup);
+                set("CHUNK", 4 * subgroup);
+                set("CHUNKWORDS", 4 * subgroup / per);
+            }
+            Kernel::RmsNormNarrow(subgroup) => {
+                set("QUADWISE", 1);
+                set("SUB", subgroup);
             }
             _ => {}
         }

@@ -43,7 +43,7 @@ fn store(column: u32, panel: u32, lane: u32, sum: f32) {
         y += vectors[op.bias + row];
     }
     if (op.residual != NONE) {
-        y += arena[op.residual + column * op.width + row];
+        y += peek(op.residual + column * op.width + row);
     }
-    arena[op.out + column * op.width + row] = y;
+    poke(op.out + column * op.width + row, y);
 }

@@ -1,8 +1,9 @@
 // Matrix product for adapters that are CPUs. Their barriers and their divergent loops are dear and a lane's loads are
 // one after the other anyway, so an invocation walks all of k for its row of $R panels and $T columns, without slices.
 //
-// Where there are subgroups, their lanes share out the values of a column and hand them round ($SUBGROUP lanes at
-// least); elsewhere each lane reads them.
+// Columns are read four values at a time: a load costs such a driver a loop over its lanes, whatever its width. Where
+// there are subgroups, their lanes share out the quads of a column and hand them round ($SUBGROUP lanes at least);
+// elsewhere each lane reads all of them.
 #import matmul
 
 #if R4
@@ -11,8 +12,9 @@ alias Rows = vec4<f32>;
 alias Rows = f32;
 #end
 
-fn value(column: u32, k: u32) -> f32 {
-    return select(0.0, arena[op.x + column * op.k + k], k < op.k);
+// Four values of a column, zeros beyond its end.
+fn four(column: u32, quad: u32) -> vec4<f32> {
+    return select(vec4<f32>(0.0), arena[op.x / 4 + column * (op.k / 4) + quad], quad * 4 < op.k);
 }
 
 @compute @workgroup_size($WG)
@@ -43,9 +45,11 @@ fn main(
 #end
 #for c in 0..$T
         var part$c = Rows(0.0);
-#if SUBGROUP
 #for q in 0..$SHARES
-        let x$c_$q = value(column$c, g * 32 + $q * $SHARE + own);
+#if SUBGROUP
+        let x$c_$q = four(column$c, g * 8 + $q * $SHARE + own);
+#else
+        let x$c_$q = four(column$c, g * 8 + $q);
 #end
 #end
 #end
@@ -58,10 +62,10 @@ fn main(
         let w$s$j_$r = codes(a$r, $s * $JOBS + $j);
 #end
 #end
+#let quad = $s * $JOBS + $j
+#let q = $quad / $SHARE
+#let m = $quad % $SHARE
 #for e in 0..4
-#let i = $s * $JOBS + $j * 4 + $e
-#let q = $i / $SHARE
-#let m = $i % $SHARE
 #if R4
         let v$s$j$e = vec4<f32>(w$s$j_0[$e], w$s$j_1[$e], w$s$j_2[$e], w$s$j_3[$e]);
 #else
@@ -69,9 +73,9 @@ fn main(
 #end
 #for c in 0..$T
 #if SUBGROUP
-        part$c = fma(Rows(subgroupBroadcast(x$c_$q, u32($m))), v$s$j$e, part$c);
+        part$c = fma(Rows(subgroupBroadcast(x$c_$q[$e], u32($m))), v$s$j$e, part$c);
 #else
-        part$c = fma(Rows(value(column$c, g * 32 + $i)), v$s$j$e, part$c);
+        part$c = fma(Rows(x$c_$q[$e]), v$s$j$e, part$c);
 #end
 #end
 #end

@@ -11,12 +11,35 @@ struct Step {
     // Of each token: positions that its sequence has after this step; how strong each adapter is for it.
     lengths: u32,
     strengths: u32,
+    // Blocks of up to four tokens of one sequence, each its first token and how many; whether all are single tokens.
+    blocks: u32,
+    single: u32,
     // Cosines and sines of each rotary embedding: for each token the cosines of all pairs, then the sines.
     ropes: array<vec4<u32>, 2>,
 }
 
 @group(0) @binding(0) var<uniform> step: Step;
 // Everything that steps compute: row-major floats.
+#if QUADWISE
+@group(0) @binding(2) var<storage, read_write> arena: array<vec4<f32>>;
+
+fn peek(at: u32) -> f32 {
+    return arena[at / 4][at % 4];
+}
+
+fn poke(at: u32, value: f32) {
+    arena[at / 4][at % 4] = value;
+}
+#else
 @group(0) @binding(2) var<storage, read_write> arena: array<f32>;
+
+fn peek(at: u32) -> f32 {
+    return arena[at];
+}
+
+fn poke(at: u32, value: f32) {
+    arena[at] = value;
+}
+#end
 
 const NONE: u32 = 0xffffffffu;

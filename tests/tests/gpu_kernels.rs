@@ -5,16 +5,16 @@ use engine::backend::gpu::adapter::Opened;
 use engine::backend::gpu::probe::{Memory, run};
 use gguf::Format;
 use shaders::layout::ALL;
-use shaders::{Act, COLUMNS, Kernel, NONE, ROW_WG, Way, ops};
+use shaders::{Act, COLUMNS, Kernel, NONE, ROW_WG, SUBGROUPS, Way, ops};
 use tests::gpu::{FUNCTION, PRODUCT, SENTINEL, activation, compare, done, floats, matrix, on_every_adapter, step};
 use tests::random::Random;
 
 fn can(gpu: &Opened, kernel: Kernel) -> bool {
-    match kernel {
-        Kernel::MatMul { way: Way::NarrowSubgroup(n), .. } => {
-            gpu.description.features.contains(&"subgroups") && gpu.description.subgroup[0] as usize >= n
-        }
-        _ => true,
+    let subgroups = gpu.description.features.contains(&"subgroups");
+    match (kernel, kernel.subgroup()) {
+        (_, None) => true,
+        (Kernel::MatMul { .. }, Some(n)) => subgroups && gpu.description.subgroup[0] as usize >= n,
+        (_, Some(n)) => subgroups && gpu.description.subgroup == [n as u32; 2],
     }
 }
 
@@ -25,6 +25,7 @@ fn other_bits(results: &[(usize, Vec<f32>)]) -> impl Iterator<Item = usize> {
 }
 
 fn product(gpu: &Opened, format: Format, way: Way, [rows, k, n]: [usize; 3]) -> Vec<String> {
+    let way = way.of_row(k);
     let mut random = Random::new((rows * 31 + k * 7 + n) as u64 + u64::from(format.id()));
     let m = matrix(&mut random, format, rows, k);
     let (x, bias) = (floats(&mut random, n * k), floats(&mut random, rows));
@@ -63,13 +64,10 @@ fn product(gpu: &Opened, format: Format, way: Way, [rows, k, n]: [usize; 3]) -> 
         vectors: &bias,
         ..Memory::default()
     };
-    let mut failures = vec![];
-    let mut results: Vec<(usize, Vec<f32>)> = vec![];
+    let (mut failures, mut results) = (vec![], vec![]);
     for columns in COLUMNS {
         let kernel = Kernel::MatMul { format, columns, way };
-        if !can(gpu, kernel) {
-            continue;
-        }
+        let Some(kernel) = can(gpu, kernel).then_some(kernel) else { continue };
         let grid = [m.panels.div_ceil(way.panels(columns)) as u32, n.div_ceil(columns) as u32];
         let name = format!("{} of {rows} x {k}, {n} columns", kernel.name());
         match run(gpu, kernel, &memory, grid) {
@@ -109,7 +107,7 @@ fn products_of_every_format_and_way() {
         }
         for way in Way::ALL {
             // Floats may have rows of any length; a long row passes several tiles.
-            for shape in [[1, 1, 1], [5, 33, 2], [16, 2500, 8]] {
+            for shape in [[1, 1, 1], [5, 33, 2], [7, 36, 3], [16, 2500, 8]] {
                 failures.extend(product(gpu, Format::F32, way, shape));
             }
         }
@@ -212,20 +210,17 @@ fn norms_of_rows_and_heads() {
                 eps: 1e-5,
             };
             let memory = Memory { op: bytemuck::bytes_of(&op), arena: &arena, vectors: &weight, ..Memory::default() };
-            let grid = [rows as u32, slices as u32];
-            let after = done(gpu, Kernel::RmsNorm, &memory, grid);
-            failures.extend(compare(&format!("rms-norm of {slices} x {width}"), &after, n, &expected, PRODUCT));
             let none = ops::RmsNorm { residual: NONE, ..op };
-            let memory = Memory { op: bytemuck::bytes_of(&none), ..memory };
-            let plain = done(gpu, Kernel::RmsNorm, &memory, grid);
-            let expected: Vec<f64> = expected.iter().zip(&arena).map(|(y, x)| y - f64::from(*x)).collect();
-            failures.extend(compare(
-                &format!("rms-norm of {slices} x {width}, no residual"),
-                &plain,
-                n,
-                &expected,
-                PRODUCT,
-            ));
+            let alone: Vec<f64> = expected.iter().zip(&arena).map(|(y, x)| y - f64::from(*x)).collect();
+            let kernels = SUBGROUPS.map(Kernel::RmsNormNarrow).into_iter().filter(|_| width % 4 == 0);
+            for kernel in kernels.chain([Kernel::RmsNorm]).filter(|&kernel| can(gpu, kernel)) {
+                for (op, expected) in [(op, &expected), (none, &alone)] {
+                    let memory = Memory { op: bytemuck::bytes_of(&op), ..memory };
+                    let after = done(gpu, kernel, &memory, [rows as u32, slices as u32]);
+                    let name = format!("{} of {slices} x {width}, residual {}", kernel.name(), op.residual != NONE);
+                    failures.extend(compare(&name, &after, n, expected, PRODUCT));
+                }
+            }
         }
         failures
     });

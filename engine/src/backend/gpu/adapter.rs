@@ -132,6 +132,13 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// Lanes of every subgroup, where kernels that are one subgroup are to be used.
+    pub fn subgroup(&self) -> Option<usize> {
+        let [least, most] = self.description.subgroup.map(|n| n as usize);
+        let exact = least == most && shaders::SUBGROUPS.contains(&least);
+        (exact && matches!(self.way, Way::NarrowSubgroup(_))).then_some(least)
+    }
+
     /// An error about this device.
     pub fn error(&self, detail: impl Into<String>, hint: &'static str) -> Error {
         Error::Device { device: self.description.name.clone(), detail: detail.into(), hint }

@@ -15,8 +15,9 @@ mod rows;
 use super::GpuOptions;
 use super::adapter::Opened;
 use super::pipelines::Pipelines;
-use super::tables::HEAD;
+use super::tables::{self, HEAD};
 use super::weights::{Part, Weights};
+use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op, Rows, ValueId, WeightId};
 use crate::plan::{Plan, StepKind};
@@ -32,10 +33,23 @@ pub struct Dispatch {
     pub kernels: Vec<Variant>,
     /// What it binds.
     pub group: BindGroup,
-    /// Which rows it has.
-    pub rows: Rows,
+    /// What it is shared out by.
+    pub extent: Extent,
+    /// Bytes of its weights.
+    bytes: u64,
     /// The operation of the graph that it belongs to.
     pub operation: usize,
+}
+
+/// What the workgroups of a dispatch are counted by.
+#[derive(Clone, Copy)]
+pub enum Extent {
+    /// Rows: one variant, whose workgroups are rows.
+    Rows(Rows),
+    /// Columns of a product: the variant is the least that has them all, or the last.
+    Columns(Rows),
+    /// Blocks of tokens: the first variant where each is a single token, else the second.
+    Blocks,
 }
 
 /// One way to run a dispatch.
@@ -48,15 +62,42 @@ pub struct Variant {
     pub others: u32,
 }
 
+/// A dispatch of one step.
+#[derive(Clone, Copy)]
+pub struct Run {
+    /// Which dispatch.
+    pub dispatch: usize,
+    /// Index of the pipeline.
+    pub pipeline: usize,
+    /// Workgroups.
+    pub grid: [u32; 2],
+    /// Bytes of weights that are read, each as often as it is read.
+    pub bytes: u64,
+}
+
 impl Dispatch {
-    /// The pipeline and the workgroups for `n` rows.
-    pub fn grid(&self, n: usize) -> (usize, [u32; 2]) {
-        let fits = self.kernels.iter().find(|v| v.columns >= n);
-        let v = fits.unwrap_or_else(|| &self.kernels[self.kernels.len() - 1]);
-        let rows = n.div_ceil(v.columns) as u32;
-        // Products have their columns in the second dimension, rows of other kernels are in the first.
-        let grid = if self.kernels.len() > 1 { [v.others, rows] } else { [rows, v.others] };
-        (v.pipeline, grid)
+    /// How it runs for a batch, if it has anything to do; `index` is its own.
+    pub fn run(&self, index: usize, batch: &Batch) -> Option<Run> {
+        let of = |rows| match rows {
+            Rows::Tokens => batch.tokens().len(),
+            Rows::Outputs => batch.outputs().len(),
+        };
+        let (variant, grid) = match self.extent {
+            Extent::Rows(rows) => (&self.kernels[0], [of(rows) as u32, self.kernels[0].others]),
+            Extent::Columns(rows) => {
+                let n = of(rows);
+                let fits = self.kernels.iter().find(|v| v.columns >= n);
+                let v = fits.unwrap_or_else(|| &self.kernels[self.kernels.len() - 1]);
+                (v, [v.others, n.div_ceil(v.columns) as u32])
+            }
+            Extent::Blocks => {
+                let (blocks, single) = tables::count_blocks(batch);
+                let v = &self.kernels[usize::from(!single)];
+                (v, [blocks as u32, v.others])
+            }
+        };
+        let bytes = self.bytes * u64::from(grid[1]);
+        (grid[0] * grid[1] > 0).then_some(Run { dispatch: index, pipeline: variant.pipeline, grid, bytes })
     }
 }
 
@@ -78,7 +119,7 @@ struct Wanted<'a> {
     op: Vec<u8>,
     part: Option<&'a Part>,
     kv: Option<usize>,
-    rows: Rows,
+    extent: Extent,
 }
 
 /// Lowers a plan.
@@ -87,6 +128,8 @@ pub struct Lower<'a> {
     buffers: &'a Buffers,
     options: &'a GpuOptions,
     way: Way,
+    /// Lanes of every subgroup, where kernels for them are to be used.
+    subgroup: Option<usize>,
     wanted: Vec<Wanted<'a>>,
     /// How many were wanted when each operation was lowered.
     ends: Vec<usize>,
@@ -122,7 +165,8 @@ impl<'a> Lower<'a> {
         buffers: &'a Buffers,
         options: &'a GpuOptions,
     ) -> Result<(Vec<Dispatch>, Pipelines)> {
-        let mut lower = Lower { plan, buffers, options, way: gpu.way, wanted: vec![], ends: vec![] };
+        let (way, subgroup) = (gpu.way, gpu.subgroup());
+        let mut lower = Lower { plan, buffers, options, way, subgroup, wanted: vec![], ends: vec![] };
         for step in plan.steps() {
             if let StepKind::Op(op) = step.kind {
                 lower.op(op);
@@ -149,7 +193,9 @@ impl<'a> Lower<'a> {
             }
             let group = self.bind(gpu, &pipelines, w, &uniform, i * OP_STRIDE);
             let operation = self.ends.partition_point(|&end| end <= i);
-            dispatches.push(Dispatch { kernels, group, rows: w.rows, operation });
+            let product = matches!(w.extent, Extent::Columns(_));
+            let bytes = w.part.filter(|_| product).map_or(0, |part| part.bytes);
+            dispatches.push(Dispatch { kernels, group, extent: w.extent, bytes, operation });
         }
         gpu.check()?;
         Ok((dispatches, pipelines))
@@ -216,7 +262,7 @@ impl<'a> Lower<'a> {
             op: bytemuck::bytes_of(op).to_vec(),
             part: None,
             kv: None,
-            rows,
+            extent: Extent::Rows(rows),
         });
         let last = self.wanted.len() - 1;
         &mut self.wanted[last]

@@ -13,6 +13,7 @@
 //! | `inspect` | one operation at a time |
 //! | [`probe`] | one kernel at a time |
 //! | `tables` | what a step brings |
+//! | `timing` | where a step's time goes |
 
 pub mod adapter;
 mod inspect;
@@ -20,20 +21,22 @@ mod lower;
 mod pipelines;
 pub mod probe;
 mod tables;
+mod timing;
 mod weights;
 
 use super::{Backend, Device, Info, KvType, Logits, Written};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
-use crate::graph::{AttentionSpec, Graph, Op, Rows};
+use crate::graph::{AttentionSpec, Graph, Op};
 use crate::kv::PAGE;
 use crate::plan::Plan;
 use crate::source::Source;
 use adapter::Opened;
-use lower::{Buffers, Dispatch, Lower};
+use lower::{Buffers, Dispatch, Lower, Run};
 use pipelines::Pipelines;
 use wgpu::{Buffer, BufferUsages};
 
+pub use timing::{KernelTime, Replay};
 pub use weights::bytes as weight_bytes;
 
 /// How to set up a GPU.
@@ -155,30 +158,21 @@ impl GpuBackend {
         self.gpu.queue.write_buffer(&self.buffers.tables, 0, bytemuck::cast_slice(&self.upload));
     }
 
-    /// Encodes a pass of some dispatches.
-    fn replay<'a>(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        batch: &Batch,
-        dispatches: impl Iterator<Item = &'a Dispatch>,
-    ) {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+    /// What a batch runs, in order.
+    fn runs(&self, batch: &Batch) -> Vec<Run> {
+        (0..self.dispatches.len()).filter_map(|i| self.dispatches[i].run(i, batch)).collect()
+    }
+
+    /// Encodes some runs.
+    fn encode(&self, pass: &mut wgpu::ComputePass, runs: &[Run]) {
         let mut current = usize::MAX;
-        for dispatch in dispatches {
-            let n = match dispatch.rows {
-                Rows::Tokens => batch.tokens().len(),
-                Rows::Outputs => batch.outputs().len(),
-            };
-            if n == 0 {
-                continue;
+        for run in runs {
+            if run.pipeline != current {
+                pass.set_pipeline(&self.pipelines.all()[run.pipeline]);
+                current = run.pipeline;
             }
-            let (pipeline, [x, y]) = dispatch.grid(n);
-            if pipeline != current {
-                pass.set_pipeline(&self.pipelines.all()[pipeline]);
-                current = pipeline;
-            }
-            pass.set_bind_group(0, &dispatch.group, &[]);
-            pass.dispatch_workgroups(x, y, 1);
+            pass.set_bind_group(0, &self.dispatches[run.dispatch].group, &[]);
+            pass.dispatch_workgroups(run.grid[0], run.grid[1], 1);
         }
     }
 
@@ -186,7 +180,9 @@ impl GpuBackend {
     fn submit(&mut self, batch: &Batch) {
         self.upload(batch);
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.replay(&mut encoder, batch, self.dispatches.iter());
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        self.encode(&mut pass, &self.runs(batch));
+        drop(pass);
         let bytes = self.logits_bytes(batch);
         if bytes > 0 {
             let at = self.plan.value(self.plan.graph().logits).offset as u64;

@@ -10,6 +10,7 @@ use wgpu::{BindGroupLayout, BindingType, BufferBindingType, ComputePipeline, Pip
 #[derive(Default)]
 pub struct Pipelines {
     all: Vec<ComputePipeline>,
+    kernels: Vec<Kernel>,
     by_kernel: HashMap<Kernel, usize>,
     /// Layouts by the kernels' bindings, so that variants share bind groups.
     layouts: HashMap<&'static str, (BindGroupLayout, PipelineLayout)>,
@@ -24,6 +25,11 @@ impl Pipelines {
     /// The pipelines in order of their index.
     pub fn all(&self) -> &[ComputePipeline] {
         &self.all
+    }
+
+    /// The kernel of a pipeline.
+    pub fn kernel(&self, index: usize) -> Kernel {
+        self.kernels[index]
     }
 
     /// The layout of a kernel's bind group.
@@ -62,6 +68,7 @@ impl Pipelines {
         });
         gpu.check()?;
         self.all.push(pipeline);
+        self.kernels.push(kernel);
         self.by_kernel.insert(kernel, self.all.len() - 1);
         Ok(self.all.len() - 1)
     }

@@ -2,6 +2,7 @@
 
 use crate::batch::Batch;
 use crate::graph::{Graph, Op};
+use shaders::QUERIES;
 
 /// Words of the head of the upload, which kernels see as uniform memory; tables begin after it.
 pub const HEAD: usize = 64;
@@ -19,7 +20,21 @@ pub fn adapters(graph: &Graph) -> usize {
 /// Most words of the tables of any batch.
 pub fn words(graph: &Graph, tokens: usize, outputs: usize, pages: usize) -> usize {
     let angles: usize = graph.ropes.iter().map(|r| 2 * r.pairs()).sum();
-    HEAD + tokens * (4 + adapters(graph) + angles) + outputs + pages
+    HEAD + tokens * (6 + adapters(graph) + angles) + outputs + pages
+}
+
+/// Blocks of up to [`QUERIES`] tokens of one sequence: of each its first token and how many.
+fn blocks(batch: &Batch) -> impl Iterator<Item = [usize; 2]> {
+    batch.segments().iter().flat_map(|segment| {
+        let end = segment.tokens.end;
+        segment.tokens.clone().step_by(QUERIES).map(move |first| [first, QUERIES.min(end - first)])
+    })
+}
+
+/// How many blocks a batch has, and whether each is a single token.
+pub fn count_blocks(batch: &Batch) -> (usize, bool) {
+    let count = blocks(batch).count();
+    (count, count == batch.tokens().len())
 }
 
 /// Writes the upload of a batch: the struct `Step` of `step.wgsl`, then the tables it points to.
@@ -50,6 +65,9 @@ pub fn fill(batch: &Batch, graph: &Graph, out: &mut Vec<u32>) {
     for token in 0..batch.tokens().len() {
         out.extend((0..adapters).map(|adapter| batch.strength(token, adapter).to_bits()));
     }
+    out[9] = place(out);
+    out.extend(blocks(batch).flatten().map(|n| n as u32));
+    out[10] = u32::from(count_blocks(batch).1);
     for (i, rope) in graph.ropes.iter().enumerate() {
         out[ROPES + i] = place(out);
         for &position in batch.positions() {

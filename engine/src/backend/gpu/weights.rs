@@ -25,6 +25,8 @@ pub struct Part {
     pub panels: usize,
     /// Where its words begin, in words.
     pub words: usize,
+    /// Bytes of its panels.
+    pub bytes: u64,
 }
 
 /// Every weight of a graph on the device.
@@ -94,6 +96,8 @@ pub fn upload(
                     check_finite(tensor, &values, 0)?;
                 }
                 floats.extend(values);
+                // Some kernels read them by fours.
+                floats.resize(floats.len().next_multiple_of(4), 0.0);
             }
             WeightKind::Matrix => {
                 let matrix = Matrix { info, tensor, source, check };
@@ -173,7 +177,7 @@ impl Matrix<'_> {
         let (quads, words) = (layout.panel_quads(k), layout.panel_words(k));
         let bytes = panels * layout.panel_bytes(k);
         let buffer = to.gpu.buffer(&self.info.name, bytes as u64, BufferUsages::STORAGE | BufferUsages::COPY_DST)?;
-        let part = Part { buffer, first, panels, words: panels * quads };
+        let part = Part { buffer, first, panels, words: panels * quads, bytes: bytes as u64 };
         let at_once = (PIECE / layout.panel_bytes(k)).clamp(1, panels);
         let (mut own_quads, mut own_words) = (vec![0; at_once * quads], vec![0; at_once * words]);
         let row = k / layout.format.block_len() * layout.format.block_bytes();

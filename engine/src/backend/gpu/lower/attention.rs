@@ -1,8 +1,8 @@
 //! Rotary embedding, storage of keys and values, attention.
 
-use super::Lower;
+use super::{Extent, Lower};
 use crate::graph::{AttentionSpec, Op, Rows, ValueId};
-use shaders::{Kernel, NONE, ROW_WG, ops};
+use shaders::{BLOCKS, Kernel, NONE, QUERIES, ROW_WG, ops};
 
 impl Lower<'_> {
     pub(super) fn rope_store(&mut self, op: Op) {
@@ -44,6 +44,35 @@ impl Lower<'_> {
             sinks: self.vector(a.sinks),
         };
         let half = self.options.half();
-        self.push(Kernel::Attention { half }, &op, a.n_head, Rows::Tokens).kv = Some(a.layer);
+        let Some(kernel) = self.narrow(a) else {
+            self.push(Kernel::Attention { half }, &op, a.n_head, Rows::Tokens).kv = Some(a.layer);
+            return;
+        };
+        let op = ops::AttentionNarrow {
+            q: op.q,
+            out: op.out,
+            heads: op.heads,
+            heads_kv: op.heads_kv,
+            d_k: op.d_k,
+            d_v: op.d_v,
+            scale: op.scale,
+            cap: op.cap,
+            window: op.window,
+        };
+        // Queries of a workgroup are heads of a group where every block is one token, else tokens.
+        let single = a.n_head_kv * (a.n_head / a.n_head_kv).div_ceil(QUERIES);
+        let wanted = self.push(kernel, &op, single, Rows::Tokens);
+        wanted.kernels.push((QUERIES, kernel, a.n_head as u32));
+        (wanted.kv, wanted.extent) = (Some(a.layer), Extent::Blocks);
+    }
+
+    /// The kernel for subgroups, where the adapter and the shape of heads suit it.
+    fn narrow(&self, a: &AttentionSpec) -> Option<Kernel> {
+        let (subgroup, half) = (self.subgroup?, self.options.half());
+        let words = a.d_v.div_ceil(self.options.per_word());
+        let plain = a.causal && !a.alibi && a.sinks.is_none();
+        let quads = a.d_k.is_multiple_of(4) && words.is_multiple_of(4) && a.d_v.is_multiple_of(4);
+        let blocks = BLOCKS.into_iter().find(|n| n * subgroup * 4 >= words)?;
+        (plain && quads).then_some(Kernel::AttentionNarrow { half, subgroup, blocks })
     }
 }

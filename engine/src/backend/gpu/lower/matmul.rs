@@ -1,6 +1,6 @@
 //! Products with one matrix.
 
-use super::{Lower, Wanted};
+use super::{Extent, Lower, Wanted};
 use crate::graph::{Op, Rows};
 use shaders::layout::LANES;
 use shaders::{COLUMNS, Kernel, NONE, ops};
@@ -9,6 +9,7 @@ impl Lower<'_> {
     pub(super) fn matmul(&mut self, op: Op) {
         let Op::MatMul { x, weight, scale, bias, residual, out } = op else { return };
         let info = &self.plan.graph().weights[weight.0 as usize];
+        let way = self.way.of_row(info.k);
         for part in self.parts(weight) {
             let op = ops::MatmulWide {
                 x: self.at(x),
@@ -24,15 +25,15 @@ impl Lower<'_> {
                 scale: scale.unwrap_or(1.0),
             };
             let kernels = COLUMNS.map(|columns| {
-                let kernel = Kernel::MatMul { format: info.format, columns, way: self.way };
-                (columns, kernel, part.panels.div_ceil(self.way.panels(columns)) as u32)
+                let kernel = Kernel::MatMul { format: info.format, columns, way };
+                (columns, kernel, part.panels.div_ceil(way.panels(columns)) as u32)
             });
             self.wanted.push(Wanted {
                 kernels: kernels.to_vec(),
                 op: bytemuck::bytes_of(&op).to_vec(),
                 part: Some(part),
                 kv: None,
-                rows: self.rows(out),
+                extent: Extent::Columns(self.rows(out)),
             });
         }
     }

@@ -41,7 +41,9 @@ impl Lower<'_> {
             slices: heads as u32,
             eps,
         };
-        self.push(Kernel::RmsNorm, &op, heads, self.rows(out));
+        let quads = op.width.is_multiple_of(4);
+        let kernel = self.subgroup.filter(|_| quads).map_or(Kernel::RmsNorm, Kernel::RmsNormNarrow);
+        self.push(kernel, &op, heads, self.rows(out));
     }
 
     pub(super) fn gated_act(&mut self, gate: ValueId, up: ValueId, act: Activation, out: ValueId) {
