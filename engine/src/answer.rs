@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::request::{Constraint, Finish, Request};
-use crate::sampler::Sampler;
+use crate::sampler::{Best, Sampled, Sampler};
 use crate::tokenizer::{Detokenizer, StopStrings, Tokenizer};
 use std::sync::Arc;
 
@@ -46,6 +46,20 @@ impl Answer {
         })
     }
 
+    /// Whether the largest logit alone says what comes next.
+    pub fn wants_best(&self) -> bool {
+        self.constraint.is_none() && self.sampler.wants_best()
+    }
+
+    /// As [`Answer::next`], where [`Answer::wants_best`].
+    ///
+    /// # Errors
+    /// As [`Answer::next`].
+    pub fn next_best(&mut self, best: Best) -> Result<Step> {
+        let drawn = self.sampler.sample_best(best, self.tokenizer.n_vocab())?;
+        self.step(drawn)
+    }
+
     /// Draws the token after `history` from its logits.
     ///
     /// # Errors
@@ -58,6 +72,11 @@ impl Answer {
                 self.sampler.sample_allowed(logits, history, allowed)?
             }
         };
+        self.step(drawn)
+    }
+
+    /// What a drawn token brings.
+    fn step(&mut self, drawn: Sampled) -> Result<Step> {
         let top = self.sampler.top_logprobs().to_vec();
         let mut step = Step { id: drawn.id, logprob: drawn.logprob, top, text: String::new(), end: None };
         if self.tokenizer.is_eog(drawn.id) && !self.ignore_eog {

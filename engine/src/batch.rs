@@ -51,6 +51,8 @@ pub struct Batch {
     copies: Vec<PageCopy>,
     /// Strengths of the adapters, those of a token after the other's.
     strengths: Vec<f32>,
+    /// Outputs of which only the largest logit is wanted.
+    best: usize,
 }
 
 impl Batch {
@@ -66,6 +68,7 @@ impl Batch {
             tables: Vec::with_capacity(tokens),
             copies: Vec::new(),
             strengths: Vec::new(),
+            best: 0,
         }
     }
 
@@ -80,6 +83,7 @@ impl Batch {
         self.tables.clear();
         self.copies.clear();
         self.strengths.clear();
+        self.best = 0;
     }
 
     /// Adds the next tokens of a sequence, which has `start` tokens in the cache and owns `pages`, enough for all.
@@ -112,6 +116,16 @@ impl Batch {
     pub fn adapt(&mut self, strengths: &[f32]) {
         let tokens = self.segments.last().map_or(0, |s| s.tokens.len());
         self.strengths.extend(std::iter::repeat_n(strengths, tokens).flatten());
+    }
+
+    /// Says that of `outputs` that were added last only the largest logit is wanted.
+    pub fn want_best(&mut self, outputs: usize) {
+        self.best += outputs;
+    }
+
+    /// Whether only the largest logit of every output is wanted.
+    pub fn wants_best(&self) -> bool {
+        self.best > 0 && self.best == self.outputs.len()
     }
 
     /// How strong an adapter is for a token; 0 where nothing was said.

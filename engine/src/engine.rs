@@ -15,7 +15,7 @@ use crate::kv::PAGE;
 use crate::plan::{self, Plan, Precision};
 use crate::probe::Probe;
 use crate::request::{Event, Request, Sink};
-use crate::scheduler::{self, Scheduler};
+use crate::scheduler::{self, Results, Scheduler};
 use crate::source::Source;
 use crate::spec::Spec;
 use crate::template::ChatTemplate;
@@ -506,8 +506,12 @@ fn serve(mut scheduler: Scheduler, mut backend: Box<dyn Backend>, inbox: &Receiv
             // All that waited or ran was cancelled.
             continue;
         }
-        match pollster::block_on(backend.run(&batch)) {
-            Ok(logits) => scheduler.commit(logits, now()),
+        let results = match batch.wants_best() && backend.gives_best() {
+            true => backend.best(&batch).map(Results::Best),
+            false => pollster::block_on(backend.run(&batch)).map(Results::Rows),
+        };
+        match results {
+            Ok(results) => scheduler.commit(results, now()),
             Err(error) => {
                 let text = match error {
                     Error::Internal(text) => text,

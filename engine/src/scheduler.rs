@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::kv::{KvCache, PAGE, Sequence};
 use crate::pace::Pace;
 use crate::request::{Event, Finish, Request, Sink, Timings};
+use crate::sampler::Best;
 use crate::tokenizer::Tokenizer;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
@@ -77,6 +78,28 @@ struct Room {
     outputs: usize,
     chunk: usize,
     whole: bool,
+}
+
+/// What a backend has computed of a batch.
+#[derive(Clone, Copy, Debug)]
+pub enum Results<'a> {
+    /// A row of logits for each output.
+    Rows(&'a [f32]),
+    /// The largest logit of each output, where [`Batch::wants_best`].
+    Best(&'a [Best]),
+}
+
+impl<'a> Results<'a> {
+    /// Those of some of `all` outputs.
+    fn of(self, outputs: Range<usize>, all: usize) -> Results<'a> {
+        match self {
+            Results::Rows(rows) => {
+                let n = rows.len().checked_div(all).unwrap_or(0);
+                Results::Rows(&rows[outputs.start * n..outputs.end * n])
+            }
+            Results::Best(best) => Results::Best(&best[outputs]),
+        }
+    }
 }
 
 /// The queue, the running sequences and the batch that is filled for them.
@@ -273,20 +296,19 @@ impl Scheduler {
         }
     }
 
-    /// Takes the logits of the batch (a row for each of its outputs), draws tokens, sends events and lets go of what
+    /// Takes the results of the batch, draws tokens, sends events and lets go of what
     /// has ended. One request's failure, even a panic, ends that request only.
-    pub fn commit(&mut self, logits: &[f32], now: u64) {
+    pub fn commit(&mut self, results: Results, now: u64) {
         self.pace.learn(self.answers, self.prompt_tokens, now.saturating_sub(self.filled));
-        let n_vocab = logits.len().checked_div(self.outputs).unwrap_or(0);
         let mut i = 0;
         while i < self.running.len() {
             let r = &mut self.running[i];
             if !r.scheduled.is_empty() {
                 self.kv.commit(&mut r.seq, &r.tokens[r.scheduled.clone()]);
             }
-            let rows = &logits[r.outputs.start * n_vocab..r.outputs.end * n_vocab];
+            let own = results.of(r.outputs.clone(), self.outputs);
             let ctx = self.limits.ctx;
-            let alive = unless_panic(|| r.advance(rows, ctx, now));
+            let alive = unless_panic(|| r.advance(own, ctx, now));
             let alive = alive.unwrap_or_else(|| {
                 // Whoever listens may be what panicked.
                 unless_panic(|| r.fail(Error::Internal("a request's step panicked".into()))).unwrap_or(false)
@@ -401,14 +423,18 @@ impl Running {
         room.tokens -= n;
         room.outputs -= wanted.len();
         batch.push(&self.tokens[done..done + n], done, self.seq.pages(), wanted);
+        if self.request.observer.is_none() && self.answer.wants_best() {
+            batch.want_best(self.outputs.len());
+        }
         batch.adapt(self.request.adapters.as_deref().unwrap_or_default());
     }
 
     /// Deals with this sequence's share of a finished step. False when the request has ended.
-    fn advance(&mut self, rows: &[f32], ctx: usize, now: u64) -> bool {
+    fn advance(&mut self, own: Results, ctx: usize, now: u64) -> bool {
         if self.scheduled.is_empty() {
             return true;
         }
+        let rows = if let Results::Rows(rows) = own { rows } else { &[] };
         let n_vocab = rows.len().checked_div(self.outputs.len()).unwrap_or(0);
         let observed = self.request.observed();
         if let Some(observe) = &mut self.request.observer
@@ -430,7 +456,11 @@ impl Running {
         if self.request.max_tokens == Some(0) {
             return self.finish(Finish::MaxTokens, String::new());
         }
-        match self.answer.next(&rows[rows.len() - n_vocab..], &self.tokens) {
+        let next = match own {
+            Results::Best(&[.., best]) => self.answer.next_best(best),
+            _ => self.answer.next(&rows[rows.len() - n_vocab..], &self.tokens),
+        };
+        match next {
             Err(e) => self.fail(e),
             Ok(Step { id, logprob, top, text, end }) => {
                 self.tokens.push(id);

@@ -15,7 +15,7 @@ pub mod layout;
 mod table;
 
 pub use layout::Layout;
-pub use table::{Act, BLOCKS, COLUMNS, Kernel, MAX_EXPERTS, MAX_HEAD, PAGE, QUERIES, ROW_WG, SUBGROUPS, Way};
+pub use table::{Act, BLOCKS, COLUMNS, Kernel, MAX_EXPERTS, MAX_HEAD, PAGE, QUERIES, ROW_WG, SLICES, SUBGROUPS, Way};
 
 /// The parameters of each kernel, as its WGSL has them, and what each kernel binds.
 pub mod ops {
@@ -51,6 +51,8 @@ pub mod place {
     pub const TABLES: u32 = 6;
     /// All weights that are vectors.
     pub const VECTORS: u32 = 7;
+    /// What is read back in place of rows of logits.
+    pub const RESULTS: u32 = 8;
 }
 
 /// A place in memory that is not there.

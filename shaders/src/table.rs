@@ -10,6 +10,8 @@ pub const PAGE: usize = 32;
 pub const MAX_HEAD: usize = 1024;
 /// Most experts of a layer that routing has room for.
 pub const MAX_EXPERTS: usize = 512;
+/// Slices of a row that [`Kernel::Best`] is shared out by.
+pub const SLICES: usize = 16;
 /// Queries that [`Kernel::AttentionNarrow`] takes at once.
 pub const QUERIES: usize = 4;
 /// Subgroups that kernels for adapters that are CPUs are made for.
@@ -124,6 +126,11 @@ pub enum Kernel {
     Combine,
     /// Wanted rows.
     Gather,
+    /// The largest of wanted rows.
+    Best {
+        /// Whether it takes the results of slices, not a slice.
+        merge: bool,
+    },
     /// Rotary embedding and storage of keys and values.
     RopeStore {
         /// Whether the cache holds half floats.
@@ -155,6 +162,7 @@ impl Kernel {
         all.extend([Kernel::ClampedGlu, Kernel::Adapt, Kernel::Route, Kernel::Combine]);
         all.extend(Act::ALL.map(Kernel::Act));
         all.extend(Act::ALL.map(Kernel::GatedAct));
+        all.extend([false, true].map(|merge| Kernel::Best { merge }));
         for half in [true, false] {
             all.extend([Kernel::RopeStore { half }, Kernel::Attention { half }]);
             for subgroup in SUBGROUPS {
@@ -189,6 +197,7 @@ impl Kernel {
             Kernel::Combine => "combine",
             Kernel::GatedAct(_) => "gated_act",
             Kernel::Gather => "gather",
+            Kernel::Best { .. } => "best",
             Kernel::RopeStore { .. } => "rope_store",
             Kernel::Attention { .. } => "attention",
             Kernel::AttentionNarrow { .. } => "attention_narrow",
@@ -217,6 +226,7 @@ impl Kernel {
                 format!("attention-{}-narrow-sub{subgroup}-{blocks}", kv(half))
             }
             Kernel::RmsNormNarrow(subgroup) => format!("rms-norm-narrow-sub{subgroup}"),
+            Kernel::Best { merge: true } => "best-merge".into(),
             one => one.file().replace('_', "-"),
         }
     }
@@ -281,21 +291,15 @@ impl Kernel {
                 set("VALUEWORDS", if half { MAX_HEAD / 2 } else { MAX_HEAD });
                 set("TILEPAGES", self.invocations() / PAGE);
             }
-            Kernel::AttentionNarrow { half, subgroup, blocks } => {
-                let per = if half { 2 } else { 1 };
-                set("HALF", usize::from(half));
-                set("PER", per);
-                set("QUADWISE", 1);
-                set("SUB", subgroup);
-                set("VB", blocks);
-                set("Q", QUERIES);
-                set("PQ", PAGE / 4 / subgroup);
-                set("CHUNK", 4 * subgroup);
-                set("CHUNKWORDS", 4 * subgroup / per);
-            }
+            Kernel::AttentionNarrow { half, subgroup, blocks } => attention_narrow(&mut set, half, subgroup, blocks),
             Kernel::RmsNormNarrow(subgroup) => {
                 set("QUADWISE", 1);
                 set("SUB", subgroup);
+            }
+            Kernel::Best { merge } => {
+                set("QUADWISE", 1);
+                set("SLICES", SLICES);
+                set("MERGE", usize::from(merge));
             }
             _ => {}
         }
@@ -309,6 +313,19 @@ impl Kernel {
     pub fn compose(self, file: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
         compose(self.file(), &self.defines(), file)
     }
+}
+
+fn attention_narrow(set: &mut dyn FnMut(&str, usize), half: bool, subgroup: usize, blocks: usize) {
+    let per = if half { 2 } else { 1 };
+    set("HALF", usize::from(half));
+    set("PER", per);
+    set("QUADWISE", 1);
+    set("SUB", subgroup);
+    set("VB", blocks);
+    set("Q", QUERIES);
+    set("PQ", PAGE / 4 / subgroup);
+    set("CHUNK", 4 * subgroup);
+    set("CHUNKWORDS", 4 * subgroup / per);
 }
 
 fn kv(half: bool) -> &'static str {

@@ -106,37 +106,6 @@ fn exact(model: &str, golden: &str) {
     }
 }
 
-/// Longest prompt of the cases that always run on a GPU; drivers that compute on the processor are slow.
-const SHORT: usize = 12;
-
-/// On the first adapter there is: the short cases, and all of them where `HANDMILL_FULL_MATRIX` is 1.
-fn on_gpu(model: &str, golden: &str) {
-    let (adapters, _busy) = tests::gpu::obtain();
-    let (Some(adapter), Some(path)) = (adapters.first(), models::obtain(model)) else { return };
-    let full = std::env::var("HANDMILL_FULL_MATRIX").is_ok_and(|value| value == "1");
-    let cases: Vec<Case> = cases(golden).into_iter().filter(|case| full || case.tokens.len() <= SHORT).collect();
-    let device = adapter.index.to_string();
-    let found =
-        score(&path, &prompts(&cases), &[&EXACT[..], &["--device", &device, "--top", "20", "--greedy", "24"]].concat());
-    let rows: Vec<String> = cases
-        .iter()
-        .zip(&found)
-        .flat_map(|(case, found)| compare(&format!("{:?}", case.prompt), case, found))
-        .collect();
-    assert!(rows.is_empty(), "on {}:\n{}", adapter.name, rows.join("\n"));
-}
-
-#[test]
-fn smollm2_gives_the_exact_answers_on_a_gpu() {
-    on_gpu("smollm2", "smollm2");
-}
-
-/// Its embedding of 178 MB is more than a binding holds on many adapters.
-#[test]
-fn gemma3_gives_the_exact_answers_on_a_gpu() {
-    on_gpu("gemma3:270m", "gemma3-270m");
-}
-
 /// What 8-bit activations move the log-probability of one token by, in nats: sqrt(2 KL) at the divergence of 0.004 that
 /// groups of 32 give. It averages out over a prompt's tokens.
 const TOKEN_NOISE: f64 = 0.09;

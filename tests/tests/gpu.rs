@@ -1,9 +1,13 @@
 //! Whole models on every adapter of this machine against the processor: tiny random ones of every format and awkward
 //! shape, the same bits however they are computed, and the real models' expected answers.
 
-use engine::{Device, Engine, KvType, Options, Precision};
+use engine::sampler::Params;
+use engine::tokenizer::Encode;
+use engine::{Device, Engine, Event, KvType, Options, Precision, Request};
 use gguf::Format;
+use tests::golden::{Case, cases};
 use tests::gpu::{nmse, obtain};
+use tests::models;
 use tests::observe::{as_f64, digest, observe, submit};
 use tests::tiny::Model;
 
@@ -131,5 +135,89 @@ fn a_device_that_is_not_there_is_an_error() {
     for device in [Device::Index(99), Device::Name("no such device".into())] {
         let error = Engine::from_bytes(&bytes, &options(device.clone())).err().expect("no such device").to_string();
         assert!(error.contains("--device") && error.contains(&device.to_string()), "{error}");
+    }
+}
+
+/// Longest prompt of the cases that always run; drivers that compute on the processor are slow.
+const SHORT: usize = 12;
+/// Likelihoods in f32 arithmetic in another order of sums.
+const NLL_TOLERANCE: f64 = 1e-4;
+/// Logits of about 20 in six digits, from the same arithmetic.
+const LOGIT_TOLERANCE: f64 = 2e-3;
+/// Two logits closer than this may change places.
+const TIE: f64 = 1e-3;
+
+/// What of an answer is off.
+fn golden_case(engine: &Engine, case: &Case) -> Result<Vec<String>, engine::Error> {
+    let tokens = engine.tokenizer().encode(&case.prompt, Encode { add_special: true, parse_special: false });
+    let mut rows = vec![];
+    if tokens != case.tokens {
+        rows.push(format!("tokens {tokens:?}, expected {:?}", case.tokens));
+    }
+    let found = observe(engine, &case.tokens, 0, case.greedy.len(), as_f64)?;
+    let nll = |(position, row): &(usize, Vec<f64>)| {
+        let largest = row.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+        let total: f64 = row.iter().map(|logit| (logit - largest).exp()).sum();
+        case.tokens.get(position + 1).map(|&next| total.ln() + largest - row[next as usize])
+    };
+    let each: Vec<f64> = found.rows.iter().filter_map(nll).collect();
+    let off = (each.iter().sum::<f64>() / each.len() as f64 / case.mean_nll - 1.0).abs();
+    // Written so that NaN fails.
+    if !matches!(off.partial_cmp(&NLL_TOLERANCE), Some(std::cmp::Ordering::Less)) {
+        rows.push(format!("mean_nll off by {off:.1e} of it, allowed {NLL_TOLERANCE:.0e}"));
+    }
+    let last = &found.rows[found.rows.len() - 1].1;
+    let distance = |&(id, expected): &(u32, f64)| (last[id as usize] - expected).abs();
+    let off = case.top20.iter().map(distance).fold(0.0, f64::max);
+    if off > LOGIT_TOLERANCE {
+        rows.push(format!("the largest logits are off by {off:.1e}, allowed {LOGIT_TOLERANCE:.0e}"));
+    }
+    if found.generated != case.greedy && case.min_top_gap > TIE {
+        rows.push(format!("continued by {:?}, expected {:?}", found.generated, case.greedy));
+    }
+    Ok(rows.into_iter().map(|row| format!("{:?}: {row}", case.prompt)).collect())
+}
+
+/// Expected answers, computed elsewhere, on the first adapter: the short cases, and all of them where
+/// `HANDMILL_FULL_MATRIX` is 1.
+fn golden(model: &str, name: &str) {
+    let Some(path) = models::obtain(model) else { return };
+    let (adapters, _busy) = obtain();
+    let Some(adapter) = adapters.first() else { return };
+    let full = std::env::var("HANDMILL_FULL_MATRIX").is_ok_and(|value| value == "1");
+    let options = Options { ctx: Some(1024), ..options(Device::Index(adapter.index)) };
+    let engine = Engine::open(&path, &options, &mut |_| ()).unwrap_or_else(|error| panic!("{error}"));
+    let cases = cases(name).into_iter().filter(|case| full || case.tokens.len() <= SHORT);
+    let rows: Vec<String> =
+        cases.flat_map(|case| golden_case(&engine, &case).unwrap_or_else(|error| panic!("{error}"))).collect();
+    assert!(rows.is_empty(), "on {}:\n{}", adapter.name, rows.join("\n"));
+}
+
+#[test]
+fn smollm2_gives_the_exact_answers() {
+    golden("smollm2", "smollm2");
+}
+
+/// Its embedding of 178 MB is more than a binding holds on many adapters.
+#[test]
+fn gemma3_gives_the_exact_answers() {
+    golden("gemma3:270m", "gemma3-270m");
+}
+
+/// The largest logit that the device finds is that of the row: the same tokens, whether someone looks at rows or not.
+#[test]
+fn a_device_chooses_the_token_that_its_row_says() {
+    let (adapters, _busy) = obtain();
+    let model = Model::llama(41);
+    let (bytes, prompt) = (model.bytes(), prompt(&model, 20));
+    for adapter in &adapters {
+        let engine = Engine::from_bytes(&bytes, &options(Device::Index(adapter.index))).expect("a sound model");
+        let seen = observe(&engine, &prompt, 0, 30, digest).expect("an answer");
+        let mut request = Request::new(prompt.clone(), Params::greedy());
+        (request.max_tokens, request.ignore_eog) = (Some(30), true);
+        let events = engine.submit(request);
+        let unseen: Vec<u32> =
+            events.iter().filter_map(|e| if let Event::Token { id, .. } = e { Some(id) } else { None }).collect();
+        assert_eq!(unseen, seen.generated, "on {}", adapter.name);
     }
 }

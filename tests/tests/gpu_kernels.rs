@@ -5,7 +5,7 @@ use engine::backend::gpu::adapter::Opened;
 use engine::backend::gpu::probe::{Memory, run};
 use gguf::Format;
 use shaders::layout::ALL;
-use shaders::{Act, COLUMNS, Kernel, NONE, ROW_WG, SUBGROUPS, Way, ops};
+use shaders::{Act, COLUMNS, Kernel, NONE, ROW_WG, SLICES, SUBGROUPS, Way, ops};
 use tests::gpu::{FUNCTION, PRODUCT, SENTINEL, activation, compare, done, floats, matrix, on_every_adapter, step};
 use tests::random::Random;
 
@@ -222,6 +222,61 @@ fn norms_of_rows_and_heads() {
                 }
             }
         }
+        failures
+    });
+}
+
+#[test]
+fn the_largest_of_rows() {
+    on_every_adapter(&|gpu| {
+        let (width, slices) = (1036, SLICES);
+        let mut random = Random::new(77);
+        let row = |edits: &[(usize, f32)]| {
+            let mut row = floats(&mut random, width);
+            edits.iter().for_each(|&(at, value)| row[at] = value);
+            row
+        };
+        let low = f32::NEG_INFINITY;
+        let (nan, edges) = (f32::NAN, [0, 63, 64, 65, 1035]);
+        let mut row = row;
+        let mut rows: Vec<(Vec<f32>, u32)> = edges.map(|at| (row(&[(at, 2.0)]), at as u32)).to_vec();
+        rows.push((row(&[(900, 3.0), (20, 3.0), (21, 3.0)]), 20));
+        rows.push((row(&[(5, f32::INFINITY), (1000, nan), (700, -nan)]), 700 | 1 << 31));
+        rows.push((vec![low; width], u32::MAX));
+        let only: Vec<f32> = (0..width).map(|i| if i == 999 { -1e-40 } else { low }).collect();
+        rows.push((only, 999));
+        rows.push((
+            (0..width)
+                .map(|i| {
+                    if i == 3 {
+                        -0.0
+                    } else if i == 8 {
+                        0.0
+                    } else {
+                        -1.0
+                    }
+                })
+                .collect(),
+            3,
+        ));
+        let n = rows.len();
+        let arena: Vec<f32> = rows.iter().flat_map(|row| row.0.clone()).collect();
+        let op = ops::Best { x: 0, width: width as u32, rows: n as u32 };
+        let (tables, mut results) = (step(n, &[]), vec![0; n * (1 + 2 * slices) + 1]);
+        for (merge, others) in [(false, slices as u32), (true, 1)] {
+            let memory = Memory {
+                tables: &tables,
+                op: bytemuck::bytes_of(&op),
+                arena: &arena,
+                cache: &results,
+                ..Memory::default()
+            };
+            results = done(gpu, Kernel::Best { merge }, &memory, [n as u32, others]).cache;
+        }
+        let wrong = rows.iter().zip(&results).enumerate().filter(|(_, (row, found))| row.1 != **found);
+        let mut failures: Vec<String> =
+            wrong.map(|(i, (row, found))| format!("best of row {i}: {found:#x}, expected {:#x}", row.1)).collect();
+        failures.extend((results[n * (1 + 2 * slices)] != 0).then(|| "best wrote behind its output".to_string()));
         failures
     });
 }

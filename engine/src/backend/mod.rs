@@ -1,7 +1,8 @@
 //! Devices: what holds the weights and the KV cache, and replays a plan.
 
 use crate::batch::Batch;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::sampler::Best;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -38,6 +39,17 @@ pub trait Backend: Send {
     /// # Errors
     /// As those of a step.
     fn operation(&mut self, batch: &Batch, index: usize) -> Result<Vec<Written>>;
+    /// Whether it finds the largest logits itself, so that rows need not leave the device.
+    fn gives_best(&self) -> bool {
+        false
+    }
+    /// Computes a batch: the largest logit of each of its outputs.
+    ///
+    /// # Errors
+    /// As those of [`Backend::run`]; a backend without [`Backend::gives_best`] always fails.
+    fn best<'a>(&'a mut self, _batch: &'a Batch) -> Result<&'a [Best]> {
+        Err(Error::Internal("this backend gives rows of logits".into()))
+    }
     /// What it runs on.
     fn info(&self) -> Info;
     /// Its weights, for another engine over the same file; none where they cannot be shared.

@@ -54,6 +54,17 @@ pub enum Error {
     },
 }
 
+/// The token of a row's largest logit, the lowest of equals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Best {
+    /// This one.
+    Token(u32),
+    /// There is none: the logit of this token, the first such, is not a number.
+    NotANumber(u32),
+    /// There is none: all are at negative infinity.
+    Nothing,
+}
+
 /// A drawn token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampled {
@@ -93,6 +104,24 @@ impl Sampler {
     /// The parameters in force.
     pub fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// Whether a draw is fixed by the largest logit alone.
+    pub fn wants_best(&self) -> bool {
+        self.params.temperature == 0.0 && self.params.n_probs.is_none() && !edit::needed(&self.params)
+    }
+
+    /// What [`Sampler::sample`] draws from a row of `vocabulary` logits with this largest one, where
+    /// [`Sampler::wants_best`].
+    ///
+    /// # Errors
+    /// [`Error::NotANumber`] and [`Error::NoCandidate`].
+    pub fn sample_best(&self, best: Best, vocabulary: usize) -> Result<Sampled, Error> {
+        match best {
+            Best::Token(id) => Ok(Sampled { id, logprob: None }),
+            Best::NotANumber(id) => Err(Error::NotANumber { id: id as usize }),
+            Best::Nothing => Err(Error::NoCandidate { vocabulary }),
+        }
     }
 
     /// Draws the next token from `logits` (one a token of the vocabulary). `history` is the sequence so far, prompt

@@ -1,7 +1,7 @@
 //! One operation at a time, and what it has written: a submit and a read-back for each.
 
 use super::super::written::{Memory, Written, written};
-use super::GpuBackend;
+use super::{GpuBackend, Want};
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::graph::{AttentionSpec, Rows, ValueId};
@@ -13,11 +13,11 @@ impl GpuBackend {
     /// Computes one operation, all before it having been computed.
     pub(super) fn one(&mut self, batch: &Batch, index: usize) -> Result<Vec<Written>> {
         self.upload(batch);
-        let mut runs = self.runs(batch);
-        runs.retain(|run| self.dispatches[run.dispatch].operation == index);
+        self.list(batch, Want::Rows);
+        self.runs.retain(|run| self.dispatches[run.dispatch].operation == index);
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        self.encode(&mut pass, &runs);
+        self.encode(&mut pass, &self.runs);
         drop(pass);
         self.gpu.queue.submit([encoder.finish()]);
         let graph = self.plan.graph();

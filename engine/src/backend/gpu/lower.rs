@@ -111,6 +111,8 @@ pub struct Buffers {
     pub kv: Vec<Buffer>,
     /// Weights.
     pub weights: Weights,
+    /// The largest logits.
+    pub results: Buffer,
 }
 
 /// A kernel's parameters and what it binds beside the buffers of all.
@@ -120,6 +122,19 @@ struct Wanted<'a> {
     part: Option<&'a Part>,
     kv: Option<usize>,
     extent: Extent,
+}
+
+/// Dispatches that find the largest logits.
+pub const BEST: usize = 2;
+
+/// Whether the largest logits can be found on the device: rows are read by fours.
+pub fn gives_best(plan: &Plan) -> bool {
+    plan.width(plan.graph().logits).is_multiple_of(4)
+}
+
+/// Bytes of what is found, the results of slices behind it.
+pub fn result_bytes(plan: &Plan) -> u64 {
+    (plan.limits().outputs * (1 + 2 * shaders::SLICES) * 4) as u64
 }
 
 /// Lowers a plan.
@@ -155,7 +170,8 @@ pub fn check(graph: &Graph) -> Result<()> {
 }
 
 impl<'a> Lower<'a> {
-    /// All dispatches of a plan and the pipelines that they use.
+    /// All dispatches of a plan, the last [`BEST`] of which find the largest logits where [`gives_best`], and the pipelines that
+    /// they use.
     ///
     /// # Errors
     /// The device has no room, or refuses a kernel.
@@ -172,6 +188,9 @@ impl<'a> Lower<'a> {
                 lower.op(op);
                 lower.ends.push(lower.wanted.len());
             }
+        }
+        if gives_best(plan) {
+            lower.best();
         }
         lower.build(gpu)
     }
@@ -221,6 +240,7 @@ impl<'a> Lower<'a> {
                     place::ARENA => whole(&self.buffers.arena),
                     place::QUADS | place::WORDS => whole(&w.part?.buffer),
                     place::CACHE => whole(&self.buffers.kv[w.kv?]),
+                    place::RESULTS => whole(&self.buffers.results),
                     place::TABLES => wgpu::BufferBinding { offset: HEAD as u64 * 4, ..whole(tables) },
                     _ => whole(&self.buffers.weights.vectors),
                 };

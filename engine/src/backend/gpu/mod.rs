@@ -1,7 +1,7 @@
 //! A GPU, whichever one wgpu reaches: weights in the layout of [`shaders::layout`], the plan as a list of dispatches.
 //!
 //! A step is one upload (tokens, positions, page tables, angles), one compute pass that replays the list, one submit and
-//! one read-back of the wanted logits. Pipelines, bind groups and buffers are made when the model is loaded. Activations
+//! one read-back: of the wanted logits, or of four bytes a row where only the largest is wanted. Pipelines, bind groups and buffers are made when the model is loaded. Activations
 //! are f32, whatever `--precision` says of the processor's integer products.
 //!
 //! | module | knows |
@@ -30,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::graph::{AttentionSpec, Graph, Op};
 use crate::kv::PAGE;
 use crate::plan::Plan;
+use crate::sampler::Best;
 use crate::source::Source;
 use adapter::Opened;
 use lower::{Buffers, Dispatch, Lower, Run};
@@ -82,9 +83,21 @@ pub struct GpuBackend {
     readback: Buffer,
     /// The upload of the current step.
     upload: Vec<u32>,
+    /// The dispatches of the current step.
+    runs: Vec<Run>,
     logits: Vec<f32>,
+    best: Vec<Best>,
     /// Elements of the KV cache in a word.
     per_word: usize,
+}
+
+/// What of a step is read back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Want {
+    /// The wanted rows of logits.
+    Rows,
+    /// The largest logit of each.
+    Best,
 }
 
 impl GpuBackend {
@@ -140,11 +153,13 @@ impl GpuBackend {
         let logits = limits.outputs * plan.width(graph.logits);
         let readback = gpu.buffer("logits", logits as u64 * 4, BufferUsages::MAP_READ | BufferUsages::COPY_DST)?;
         let weights = weights::upload(&gpu, graph, source, options.check_tensors, progress)?;
-        let buffers = Buffers { tables, arena, kv, weights };
+        let results = gpu.buffer("results", lower::result_bytes(&plan), storage | BufferUsages::COPY_SRC)?;
+        let buffers = Buffers { tables, arena, kv, weights, results };
         let (dispatches, pipelines) = Lower::all(&gpu, &plan, &buffers, options)?;
-        let (upload, logits) = (Vec::with_capacity(words), Vec::with_capacity(logits));
+        let (upload, runs) = (Vec::with_capacity(words), Vec::with_capacity(dispatches.len()));
+        let (logits, best) = (Vec::with_capacity(logits), Vec::with_capacity(limits.outputs));
         let per_word = options.per_word();
-        Ok(GpuBackend { gpu, plan, buffers, pipelines, dispatches, readback, upload, logits, per_word })
+        Ok(GpuBackend { gpu, plan, buffers, pipelines, dispatches, readback, upload, runs, logits, best, per_word })
     }
 
     /// The device.
@@ -158,9 +173,12 @@ impl GpuBackend {
         self.gpu.queue.write_buffer(&self.buffers.tables, 0, bytemuck::cast_slice(&self.upload));
     }
 
-    /// What a batch runs, in order.
-    fn runs(&self, batch: &Batch) -> Vec<Run> {
-        (0..self.dispatches.len()).filter_map(|i| self.dispatches[i].run(i, batch)).collect()
+    /// Lists what a batch runs, in order.
+    fn list(&mut self, batch: &Batch, want: Want) {
+        let skipped = if want == Want::Rows && lower::gives_best(&self.plan) { lower::BEST } else { 0 };
+        let dispatches = &self.dispatches[..self.dispatches.len() - skipped];
+        self.runs.clear();
+        self.runs.extend(dispatches.iter().enumerate().filter_map(|(i, dispatch)| dispatch.run(i, batch)));
     }
 
     /// Encodes some runs.
@@ -177,30 +195,55 @@ impl GpuBackend {
     }
 
     /// Encodes and submits a step.
-    fn submit(&mut self, batch: &Batch) {
+    fn submit(&mut self, batch: &Batch, want: Want) {
+        let limits = self.plan.limits();
+        assert!(batch.tokens().len() <= limits.tokens && batch.outputs().len() <= limits.outputs, "batch too large");
         self.upload(batch);
+        self.list(batch, want);
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        self.encode(&mut pass, &self.runs(batch));
+        self.encode(&mut pass, &self.runs);
         drop(pass);
-        let bytes = self.logits_bytes(batch);
+        let bytes = self.result_bytes(batch, want);
         if bytes > 0 {
-            let at = self.plan.value(self.plan.graph().logits).offset as u64;
-            encoder.copy_buffer_to_buffer(&self.buffers.arena, at, &self.readback, 0, bytes);
+            let logits = self.plan.value(self.plan.graph().logits).offset as u64;
+            let (from, at) = match want {
+                Want::Rows => (&self.buffers.arena, logits),
+                Want::Best => (&self.buffers.results, 0),
+            };
+            encoder.copy_buffer_to_buffer(from, at, &self.readback, 0, bytes);
         }
         self.gpu.queue.submit([encoder.finish()]);
     }
 
-    fn logits_bytes(&self, batch: &Batch) -> u64 {
-        (batch.outputs().len() * self.plan.width(self.plan.graph().logits) * 4) as u64
+    /// Bytes that are read back.
+    fn result_bytes(&self, batch: &Batch, want: Want) -> u64 {
+        let each = match want {
+            Want::Rows => self.plan.width(self.plan.graph().logits) * 4,
+            Want::Best => 4,
+        };
+        (batch.outputs().len() * each) as u64
     }
 
     /// Waits for the step and reads its logits.
-    fn read(&mut self, batch: &Batch) -> Result<()> {
-        let bytes = self.logits_bytes(batch);
+    fn read_rows(&mut self, batch: &Batch) -> Result<()> {
+        let bytes = self.result_bytes(batch, Want::Rows);
         self.logits.clear();
         let logits = &mut self.logits;
         self.gpu.read_with(&self.readback, bytes, &mut |view| logits.extend_from_slice(bytemuck::cast_slice(view)))
+    }
+
+    /// Waits for the step and reads the largest logits, as `best.wgsl` writes them.
+    fn read_best(&mut self, batch: &Batch) -> Result<()> {
+        let bytes = self.result_bytes(batch, Want::Best);
+        self.best.clear();
+        let best = &mut self.best;
+        let found = |word: &[u8]| match u32::from_ne_bytes([word[0], word[1], word[2], word[3]]) {
+            u32::MAX => Best::Nothing,
+            word if word >> 31 == 1 => Best::NotANumber(word << 1 >> 1),
+            word => Best::Token(word),
+        };
+        self.gpu.read_with(&self.readback, bytes, &mut |view| best.extend(view.chunks_exact(4).map(found)))
     }
 }
 
@@ -236,15 +279,26 @@ fn attentions(graph: &Graph) -> impl Iterator<Item = &AttentionSpec> {
 
 impl Backend for GpuBackend {
     fn run<'a>(&'a mut self, batch: &'a Batch) -> Logits<'a> {
-        let limits = self.plan.limits();
-        assert!(batch.tokens().len() <= limits.tokens && batch.outputs().len() <= limits.outputs, "batch too large");
-        self.submit(batch);
-        let result = self.read(batch);
+        self.submit(batch, Want::Rows);
+        let result = self.read_rows(batch);
         Logits::Ready(Some(result.map(|()| &self.logits[..])))
     }
 
     fn operation(&mut self, batch: &Batch, index: usize) -> Result<Vec<Written>> {
         self.one(batch, index)
+    }
+
+    fn gives_best(&self) -> bool {
+        lower::gives_best(&self.plan)
+    }
+
+    fn best<'a>(&'a mut self, batch: &'a Batch) -> Result<&'a [Best]> {
+        if !self.gives_best() {
+            return Err(Error::Internal("rows of this length are read back whole".into()));
+        }
+        self.submit(batch, Want::Best);
+        self.read_best(batch)?;
+        Ok(&self.best)
     }
 
     fn info(&self) -> Info {

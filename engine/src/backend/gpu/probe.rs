@@ -19,7 +19,7 @@ pub struct Memory<'a> {
     pub arena: &'a [f32],
     /// Weights in the layout of their format.
     pub weights: &'a [u32],
-    /// One layer of the KV cache.
+    /// One layer of the KV cache, or the results of a kernel that has some.
     pub cache: &'a [u32],
     /// Vectors.
     pub vectors: &'a [f32],
@@ -71,7 +71,7 @@ pub fn run(gpu: &Opened, kernel: Kernel, memory: &Memory, [x, y]: [u32; 2]) -> R
                 place::OP => op.as_entire_buffer_binding(),
                 place::ARENA => arena.as_entire_buffer_binding(),
                 place::QUADS | place::WORDS => weights.as_entire_buffer_binding(),
-                place::CACHE => cache.as_entire_buffer_binding(),
+                place::CACHE | place::RESULTS => cache.as_entire_buffer_binding(),
                 place::TABLES => wgpu::BufferBinding { offset: HEAD as u64 * 4, ..tables.as_entire_buffer_binding() },
                 _ => vectors.as_entire_buffer_binding(),
             };

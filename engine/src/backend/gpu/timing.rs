@@ -1,6 +1,6 @@
 //! Where a step's time goes: every dispatch in a pass of its own between two timestamps.
 
-use super::GpuBackend;
+use super::{GpuBackend, Want};
 use crate::batch::Batch;
 use crate::error::Result;
 use shaders::Kernel;
@@ -42,7 +42,8 @@ impl GpuBackend {
             return Ok(None);
         }
         self.upload(batch);
-        let runs = self.runs(batch);
+        self.list(batch, Want::Rows);
+        let runs = self.runs.clone();
         let mut ticks = vec![];
         for some in runs.chunks(ROOM) {
             let count = 2 * some.len() as u32;
@@ -79,13 +80,12 @@ impl GpuBackend {
     /// # Errors
     /// As [`GpuBackend::time`].
     pub fn replay(&mut self, batch: &Batch) -> Result<Replay> {
-        let runs = self.runs(batch);
-        let (dispatches, bytes) = (runs.len(), runs.iter().map(|run| run.bytes).sum());
         let start = Instant::now();
-        self.submit(batch);
+        self.submit(batch, Want::Rows);
         let encode = start.elapsed();
-        self.read(batch)?;
-        Ok(Replay { dispatches, bytes, encode })
+        self.read_rows(batch)?;
+        let bytes = self.runs.iter().map(|run| run.bytes).sum();
+        Ok(Replay { dispatches: self.runs.len(), bytes, encode })
     }
 }
 

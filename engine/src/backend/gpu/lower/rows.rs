@@ -4,9 +4,17 @@ use super::super::tables::adapters;
 use super::Lower;
 use crate::graph::{Activation, Columns, Lookup, Op, Rows, ValueId, WeightId};
 use shaders::layout::LANES;
-use shaders::{Act, Kernel, NONE, ROW_WG, ops};
+use shaders::{Act, Kernel, NONE, ROW_WG, SLICES, ops};
 
 impl Lower<'_> {
+    /// The largest logit of each row: first of slices, then of their results.
+    pub(super) fn best(&mut self) {
+        let logits = self.plan.graph().logits;
+        let op = ops::Best { x: self.at(logits), width: self.width(logits), rows: self.plan.limits().outputs as u32 };
+        self.push(Kernel::Best { merge: false }, &op, SLICES, Rows::Outputs);
+        self.push(Kernel::Best { merge: true }, &op, 1, Rows::Outputs);
+    }
+
     pub(super) fn embed(&mut self, op: Op) {
         let Op::Embed { table, lookup, scale, add, out } = op else { return };
         let info = &self.plan.graph().weights[table.0 as usize];

@@ -1,0 +1,89 @@
+// The largest logit of each wanted row, the first of equals: a workgroup takes a slice of a row, and where MERGE is set,
+// the results of the row's slices. What comes out is one word a row: the token, with the highest bit set if it is the first
+// that is not a number, or all bits if every logit is -inf.
+//
+// Bytes: the row once, a warp reading 512 bytes side by side; 16 slices a row, so that one row of a large vocabulary has
+// 1024 invocations. Expected: a few microseconds, against the read-back of the row that it saves.
+#import step
+
+struct Op {
+    x: u32,
+    width: u32,
+    // Most rows: where the results of slices begin.
+    rows: u32,
+}
+
+@group(0) @binding(1) var<uniform> op: Op;
+@group(0) @binding(8) var<storage, read_write> results: array<u32>;
+
+var<workgroup> keys: array<u32, $WG>;
+var<workgroup> tokens: array<u32, $WG>;
+
+// Larger for larger logits and largest for NaN; 0 for -inf.
+fn key_of(logit: f32) -> u32 {
+    let bits = bitcast<u32>(logit);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) {
+        return 0xffffffffu;
+    }
+    if (bits == 0xff800000u) {
+        return 0u;
+    }
+    // Both zeros are one number.
+    let sound = select(bits, 0u, bits == 0x80000000u);
+    return select(sound | 0x80000000u, ~sound, sound > 0x80000000u);
+}
+
+// Leaves the best of all invocations in the first place.
+fn reduce(li: u32, key: u32, token: u32) {
+    keys[li] = key;
+    tokens[li] = token;
+    workgroupBarrier();
+    for (var half = $WG / 2u; half > 0u; half /= 2u) {
+        if (li < half) {
+            let other = keys[li + half];
+            if (other > keys[li] || (other == keys[li] && tokens[li + half] < tokens[li])) {
+                keys[li] = other;
+                tokens[li] = tokens[li + half];
+            }
+        }
+        workgroupBarrier();
+    }
+}
+
+@compute @workgroup_size($WG)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) li: u32) {
+    var key = 0u;
+    var token = NONE;
+#if MERGE
+    if (li < $SLICES) {
+        let at = op.rows + (id.x * $SLICES + li) * 2;
+        key = results[at];
+        token = results[at + 1];
+    }
+    reduce(li, key, token);
+    if (li == 0) {
+        let bad = select(0u, 0x80000000u, keys[0] == 0xffffffffu);
+        results[id.x] = select(tokens[0] | bad, NONE, keys[0] == 0);
+    }
+#else
+    let quads = op.width / 4;
+    let each = (quads + $SLICES - 1) / $SLICES;
+    let row = op.x / 4 + id.x * quads;
+    for (var q = id.y * each + li; q < min(quads, (id.y + 1) * each); q += $WG) {
+        let four = arena[row + q];
+#for e in 0..4
+        let key$e = key_of(four[$e]);
+        if (key$e > key) {
+            key = key$e;
+            token = q * 4 + $e;
+        }
+#end
+    }
+    reduce(li, key, token);
+    if (li == 0) {
+        let at = op.rows + (id.x * $SLICES + id.y) * 2;
+        results[at] = keys[0];
+        results[at + 1] = tokens[0];
+    }
+#end
+}
