@@ -1,6 +1,6 @@
 // Three magnitudes with signs, eight groups a block, all in words: the factor, nibbles that are the scales of sixteens,
 // signs of a group each, magnitudes of half a group each.
-#import two_bits
+#import bits
 
 struct Group { low: vec2<u32>, signs: u32, scale0: f32, scale1: f32 }
 
@@ -14,6 +14,6 @@ fn load(quad: u32, word: u32, g: u32) -> Group {
 
 fn codes(group: Group, i: u32) -> vec4<f32> {
     let size = (vec4<u32>(0x2b1908u) >> (two_bits(group.low[i >> 2u], i) * 8u)) & vec4<u32>(255u);
-    let sign = (vec4<u32>(group.signs) >> (vec4<u32>(0u, 1u, 2u, 3u) + i * 4u)) & vec4<u32>(1u);
+    let sign = one_bits(group.signs, i);
     return vec4<f32>(size) * (1.0 - 2.0 * vec4<f32>(sign));
 }

@@ -1,9 +1,5 @@
 // Nibbles that stand for sixteen signed bytes.
-
-// Four nibbles of a group's quad.
-fn nibbles(quad: vec4<u32>, i: u32) -> vec4<u32> {
-    return (vec4<u32>(quad[i >> 1u]) >> (vec4<u32>(0u, 4u, 8u, 12u) + (i & 1u) * 16u)) & vec4<u32>(15u);
-}
+#import bits
 
 // The bytes of a table of four words that nibbles stand for: selects, not memory, as some drivers copy an array wherever
 // it is indexed.

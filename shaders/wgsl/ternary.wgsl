@@ -1,5 +1,5 @@
 // -1, 0 or 1 by two bits, eight groups a block, all in words: the scale, codes of half a group each.
-#import two_bits
+#import bits
 
 struct Group { low: vec2<u32>, scale0: f32 }
 

@@ -121,3 +121,25 @@ fn a_family_gives_the_same_bits_in_any_company() {
     }
     assert!(failures.is_empty(), "other bits:\n{}", failures.join("\n"));
 }
+
+/// Other texts in the batch change no bit of an embedding, which sees all of its own text at once.
+#[test]
+fn an_embedding_is_the_same_bits_in_any_company() {
+    let (adapters, _busy) = obtain();
+    for name in ["bert", "jina-bert-v2", "qwen3-embed"] {
+        let bytes = tests::golden::read_fixture(&format!("tiny/{name}.gguf"));
+        for adapter in &adapters {
+            let options = Options { embeddings: true, sequences: 4, ..options(Device::Index(adapter.index)) };
+            let engine = Engine::from_bytes(&bytes, &options).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let (how, ids) = (Embedding::of(engine.spec()), prompt(engine.spec().n_vocab, 45));
+            let bits = |of: std::sync::mpsc::Receiver<engine::Result<Vec<f32>>>| {
+                let vector = of.recv().expect("an answer").expect("an embedding");
+                vector.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+            };
+            let alone = bits(engine.embed(ids.clone(), how));
+            let asked: Vec<_> = [&ids[..9], &ids[..], &ids[3..40]].map(|ids| engine.embed(ids.to_vec(), how)).into();
+            let together: Vec<_> = asked.into_iter().map(bits).collect();
+            assert!(together[1] == alone, "{name} on {} ({}): other bits in company", adapter.name, adapter.api);
+        }
+    }
+}

@@ -1,4 +1,5 @@
 // -1 or 1 by a bit, eight groups a block, all in words: the scales of four groups each, a word of bits each.
+#import bits
 #import halves
 
 struct Group { low: u32, scale0: f32 }
@@ -8,5 +9,5 @@ fn load(quad: u32, word: u32, g: u32) -> Group {
 }
 
 fn codes(group: Group, i: u32) -> vec4<f32> {
-    return vec4<f32>((vec4<u32>(group.low) >> (vec4<u32>(0u, 1u, 2u, 3u) + i * 4u)) & vec4<u32>(1u)) * 2.0 - 1.0;
+    return vec4<f32>(one_bits(group.low, i)) * 2.0 - 1.0;
 }

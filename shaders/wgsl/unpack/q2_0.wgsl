@@ -1,6 +1,6 @@
 // -1 to 2 by two bits, four groups a block, all in words: the scales of two groups each, codes of half a group each.
+#import bits
 #import halves
-#import two_bits
 
 struct Group { low: vec2<u32>, scale0: f32 }
 

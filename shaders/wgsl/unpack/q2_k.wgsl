@@ -1,5 +1,7 @@
 // Two bits with minimums, eight groups a block, all in words: both factors, scales and minimums (nibbles of four bytes)
 // of two groups each, the codes of half a group each.
+#import bits
+
 struct Group { low: vec2<u32>, scale0: f32, scale1: f32, floor0: f32, floor1: f32 }
 
 fn load(quad: u32, word: u32, g: u32) -> Group {
@@ -12,5 +14,5 @@ fn load(quad: u32, word: u32, g: u32) -> Group {
 }
 
 fn codes(group: Group, i: u32) -> vec4<f32> {
-    return vec4<f32>((vec4<u32>(group.low[i >> 2u]) >> (vec4<u32>(0u, 2u, 4u, 6u) + (i & 3u) * 8u)) & vec4<u32>(3u));
+    return vec4<f32>(two_bits(group.low[i >> 2u], i));
 }

@@ -1,5 +1,7 @@
 // Three bits around 4, eight groups a block, all in words: the factor, scales of two groups (four signed bytes) each,
 // the low two bits of half a group each, the third bits of a group each.
+#import bits
+
 struct Group { low: vec2<u32>, high: u32, scale0: f32, scale1: f32 }
 
 fn load(quad: u32, word: u32, g: u32) -> Group {
@@ -12,7 +14,7 @@ fn load(quad: u32, word: u32, g: u32) -> Group {
 }
 
 fn codes(group: Group, i: u32) -> vec4<f32> {
-    let low = (vec4<u32>(group.low[i >> 2u]) >> (vec4<u32>(0u, 2u, 4u, 6u) + (i & 3u) * 8u)) & vec4<u32>(3u);
-    let high = (vec4<u32>(group.high) >> (vec4<u32>(0u, 1u, 2u, 3u) + i * 4u)) & vec4<u32>(1u);
+    let low = two_bits(group.low[i >> 2u], i);
+    let high = one_bits(group.high, i);
     return vec4<f32>(low | (high << vec4<u32>(2u))) - 4.0;
 }

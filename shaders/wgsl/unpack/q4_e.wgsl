@@ -1,5 +1,7 @@
 // Nibbles around 8. A block is four groups: a quad of nibbles each, and a word with four scales of eight bits: a sign, and
 // exponent and mantissa where those of binary16 are, for a fourth of the scale.
+#import bits
+
 struct Group { low: vec4<u32>, scale0: f32 }
 
 fn load(quad: u32, word: u32, g: u32) -> Group {
@@ -9,5 +11,5 @@ fn load(quad: u32, word: u32, g: u32) -> Group {
 }
 
 fn codes(group: Group, i: u32) -> vec4<f32> {
-    return vec4<f32>((vec4<u32>(group.low[i >> 1u]) >> (vec4<u32>(0u, 4u, 8u, 12u) + (i & 1u) * 16u)) & vec4<u32>(15u)) - 8.0;
+    return vec4<f32>(nibbles(group.low, i)) - 8.0;
 }

@@ -1,4 +1,6 @@
 // Nibbles, eight groups a block: a quad each; words: both factors, then scales and minimums of two groups each.
+#import bits
+
 struct Group { low: vec4<u32>, scale0: f32, floor0: f32 }
 
 fn load(quad: u32, word: u32, g: u32) -> Group {
@@ -11,5 +13,5 @@ fn load(quad: u32, word: u32, g: u32) -> Group {
 }
 
 fn codes(group: Group, i: u32) -> vec4<f32> {
-    return vec4<f32>((vec4<u32>(group.low[i >> 1u]) >> (vec4<u32>(0u, 4u, 8u, 12u) + (i & 1u) * 16u)) & vec4<u32>(15u));
+    return vec4<f32>(nibbles(group.low, i));
 }

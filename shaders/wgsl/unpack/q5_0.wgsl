@@ -1,16 +1,15 @@
 // Five bits around 16. A block is two groups: a quad of nibbles each, a word with both scales, a word of fifth bits each.
-struct Group { low: vec4<u32>, high: u32, scale0: f32 }
+#import bits
+#import halves
 
-fn half_of(pair: u32, i: u32) -> f32 {
-    return unpack2x16float(pair >> (i * 16u)).x;
-}
+struct Group { low: vec4<u32>, high: u32, scale0: f32 }
 
 fn load(quad: u32, word: u32, g: u32) -> Group {
     return Group(quads[quad + g * 16u], words[word + 16u + g * 16u], half_of(words[word], g));
 }
 
 fn codes(group: Group, i: u32) -> vec4<f32> {
-    let low = (vec4<u32>(group.low[i >> 1u]) >> (vec4<u32>(0u, 4u, 8u, 12u) + (i & 1u) * 16u)) & vec4<u32>(15u);
-    let high = (vec4<u32>(group.high) >> (vec4<u32>(0u, 1u, 2u, 3u) + i * 4u)) & vec4<u32>(1u);
+    let low = nibbles(group.low, i);
+    let high = one_bits(group.high, i);
     return vec4<f32>(low | (high << vec4<u32>(4u))) - 16.0;
 }

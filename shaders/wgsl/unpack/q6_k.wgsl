@@ -1,5 +1,7 @@
 // Six bits around 32, eight groups a block: a quad of nibbles each; words: the factor, scales of two groups (four
 // signed bytes) each, the upper two bits of half a group each.
+#import bits
+
 struct Group { low: vec4<u32>, high: vec2<u32>, scale0: f32, scale1: f32 }
 
 fn load(quad: u32, word: u32, g: u32) -> Group {
@@ -12,7 +14,7 @@ fn load(quad: u32, word: u32, g: u32) -> Group {
 }
 
 fn codes(group: Group, i: u32) -> vec4<f32> {
-    let low = (vec4<u32>(group.low[i >> 1u]) >> (vec4<u32>(0u, 4u, 8u, 12u) + (i & 1u) * 16u)) & vec4<u32>(15u);
-    let high = (vec4<u32>(group.high[i >> 2u]) >> (vec4<u32>(0u, 2u, 4u, 6u) + (i & 3u) * 8u)) & vec4<u32>(3u);
+    let low = nibbles(group.low, i);
+    let high = two_bits(group.high[i >> 2u], i);
     return vec4<f32>(low | (high << vec4<u32>(4u))) - 32.0;
 }

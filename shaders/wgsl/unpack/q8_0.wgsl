@@ -1,9 +1,7 @@
 // Signed bytes. A block is two groups: two quads of bytes each, and a word with both scales.
-struct Group { first: vec4<u32>, second: vec4<u32>, scale0: f32 }
+#import halves
 
-fn half_of(pair: u32, i: u32) -> f32 {
-    return unpack2x16float(pair >> (i * 16u)).x;
-}
+struct Group { first: vec4<u32>, second: vec4<u32>, scale0: f32 }
 
 fn load(quad: u32, word: u32, g: u32) -> Group {
     let at = quad + g * 32u;

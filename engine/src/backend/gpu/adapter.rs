@@ -127,8 +127,9 @@ pub struct Opened {
     pub queue: wgpu::Queue,
     /// What goes wrong outside of calls.
     pub faults: Faults,
-    /// Bytes of all buffers that were made.
+    /// Bytes of all buffers that were made, and of all that will be, where that is known.
     taken: AtomicU64,
+    needed: AtomicU64,
 }
 
 impl Opened {
@@ -142,6 +143,11 @@ impl Opened {
     /// An error about this device.
     pub fn error(&self, detail: impl Into<String>, hint: &'static str) -> Error {
         Error::Device { device: self.description.name.clone(), detail: detail.into(), hint }
+    }
+
+    /// Says how many bytes all buffers will take, for messages.
+    pub fn announce(&self, bytes: u64) {
+        self.needed.store(bytes, Relaxed);
     }
 
     /// Fails with what has gone wrong.
@@ -196,9 +202,14 @@ impl Opened {
     pub fn buffer(&self, what: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         let size = bytes.next_multiple_of(256).max(256);
         let full = |detail: String| {
-            let (wanted, taken) = (size.div_ceil(1 << 20), self.taken.load(Relaxed).div_ceil(1 << 20));
+            let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+            let (wanted, taken) = (mib(size), mib(self.taken.load(Relaxed)));
+            let of = match mib(self.needed.load(Relaxed)) {
+                0 => " MiB".to_string(),
+                needed => format!(" of {needed} MiB"),
+            };
             self.error(
-                format!("no room for {wanted} MiB of {what}, {taken} MiB are taken already ({detail})"),
+                format!("no room for {wanted} MiB of {what}, {taken}{of} are taken already ({detail})"),
                 "lower the context (--ctx) or the batch (--batch), use a smaller model or another device (--device cpu)",
             )
         };
@@ -264,7 +275,7 @@ pub fn open_within(wanted: &Device, binding: u64) -> Result<Opened> {
     device.on_uncaptured_error(Arc::new(move |error| uncaptured.push(error.to_string())));
     device.set_device_lost_callback(move |reason, text| lost.lost(format!("{reason:?} {text}").trim().to_lowercase()));
     let way = way(kind(adapter), adapter.features(), adapter.get_info().subgroup_min_size);
-    Ok(Opened { description, way, device, queue, faults, taken: AtomicU64::new(0) })
+    Ok(Opened { description, way, device, queue, faults, taken: AtomicU64::default(), needed: AtomicU64::default() })
 }
 
 /// The place of the adapter that is meant.

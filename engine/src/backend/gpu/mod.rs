@@ -144,6 +144,9 @@ impl GpuBackend {
         check_batch(&gpu, limits.tokens)?;
         let storage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
         let words = tables::words(graph, limits.tokens, limits.outputs, options.page_entries);
+        let cache: u64 = attentions(graph).map(|a| options.kv_bytes(a)).sum();
+        let readback = (limits.outputs * plan.width(graph.logits) * 4) as u64;
+        gpu.announce(weight_bytes(graph) + cache + plan.arena_bytes() as u64 + words as u64 * 4 + readback);
         let tables = gpu.buffer("tables", words as u64 * 4, storage | BufferUsages::UNIFORM)?;
         let arena = bound(&gpu, "activations", plan.arena_bytes() as u64, storage)?;
         let mut kv = vec![];
