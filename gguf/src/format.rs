@@ -12,6 +12,7 @@ mod scaled;
 
 use std::fmt;
 
+use encode::lanes::Lanes;
 pub use float::{BF16, F16, F32};
 pub use kquant::{Q2K, Q3K, Q4K, Q5K, Q6K, scales_and_mins};
 pub use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
@@ -45,7 +46,7 @@ pub trait Encode: Block {
     ///
     /// # Panics
     /// If `x` or the importance of its columns is shorter than `LEN`.
-    fn encode(x: &[f32], importance: Option<&[f32]>) -> Self;
+    fn encode<V: Lanes>(cpu: V::Token, x: &[f32], importance: Option<&[f32]>) -> Self;
 }
 
 /// Decodes whole blocks: bytes of blocks in, values out. Stops at the end of the shorter one.
@@ -93,7 +94,7 @@ macro_rules! codec {
     }};
     (full $block:ty; $len:literal $bytes:literal) => {{
         const { assert!(<$block>::LEN == $len && <$block>::BYTES == $bytes) };
-        (Some(decode_blocks::<$block> as Decoder), Some(encode_blocks::<$block> as Encoder))
+        (Some(decode_blocks::<$block> as Decoder), Some(encode::encode_blocks::<$block> as Encoder))
     }};
 }
 
@@ -297,12 +298,5 @@ impl fmt::Display for Format {
 fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
     for (block, values) in bytes.chunks_exact(B::BYTES).zip(out.chunks_exact_mut(B::LEN)) {
         bytemuck::from_bytes::<B>(block).decode(values);
-    }
-}
-
-fn encode_blocks<B: Encode>(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-    for (i, (block, values)) in out.chunks_exact_mut(B::BYTES).zip(values.chunks_exact(B::LEN)).enumerate() {
-        let importance = importance.map(|w| &w[i * B::LEN..(i + 1) * B::LEN]);
-        block.copy_from_slice(bytemuck::bytes_of(&B::encode(values, importance)));
     }
 }

@@ -4,25 +4,28 @@
 
 use super::super::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use super::super::{Block, Encode};
-use super::search::{Group, Whole, fit_affine, fit_symmetric, whole};
-use super::{f16, inverse};
+use super::lanes::{Lanes, larger, smaller};
+use super::search::{Groups, One, Whole, code, fit_one_affine, fit_one_symmetric, lay};
+use super::{bytes, f16, inverse};
 
 impl Encode for Q8_0 {
     /// `d = max|x| / 127`.
-    fn encode(x: &[f32], _: Option<&[f32]>) -> Self {
+    #[inline(always)]
+    fn encode<V: Lanes>(cpu: V::Token, x: &[f32], _: Option<&[f32]>) -> Self {
         let x = &x[..Self::LEN];
-        let d = x.iter().fold(0f32, |max, v| max.max(v.abs())) / 127.0;
+        let d = magnitude::<V>(cpu, x) / 127.0;
         let id = inverse(d);
-        Q8_0 { d: f16(d), qs: std::array::from_fn(|i| (x[i] * id).round() as i8 as u8) }
+        Q8_0 { d: f16(d), qs: bytes(|i| (x[i] * id).round() as i8 as u8) }
     }
 }
 
 impl Encode for Q4_0 {
     /// The value of largest magnitude becomes code 0, which is -8 times the scale.
-    fn encode(x: &[f32], importance: Option<&[f32]>) -> Self {
+    #[inline(always)]
+    fn encode<V: Lanes>(cpu: V::Token, x: &[f32], importance: Option<&[f32]>) -> Self {
         let (d, codes) = match importance {
-            None => around_middle(x, 4),
-            Some(w) => searched_around_middle::<-8, 7>(x, w),
+            None => around_middle::<V>(cpu, x, 4),
+            Some(w) => searched_around_middle::<V, -8, 7>(cpu, x, w),
         };
         Q4_0 { d: f16(d), qs: nibbles(&codes) }
     }
@@ -30,10 +33,11 @@ impl Encode for Q4_0 {
 
 impl Encode for Q5_0 {
     /// The value of largest magnitude becomes code 0, which is -16 times the scale.
-    fn encode(x: &[f32], importance: Option<&[f32]>) -> Self {
+    #[inline(always)]
+    fn encode<V: Lanes>(cpu: V::Token, x: &[f32], importance: Option<&[f32]>) -> Self {
         let (d, codes) = match importance {
-            None => around_middle(x, 5),
-            Some(w) => searched_around_middle::<-16, 15>(x, w),
+            None => around_middle::<V>(cpu, x, 5),
+            Some(w) => searched_around_middle::<V, -16, 15>(cpu, x, w),
         };
         Q5_0 { d: f16(d), qh: fifth_bits(&codes), qs: nibbles(&codes) }
     }
@@ -41,10 +45,11 @@ impl Encode for Q5_0 {
 
 impl Encode for Q4_1 {
     /// Codes 0 and 15 are the extremes.
-    fn encode(x: &[f32], importance: Option<&[f32]>) -> Self {
+    #[inline(always)]
+    fn encode<V: Lanes>(cpu: V::Token, x: &[f32], importance: Option<&[f32]>) -> Self {
         let (d, m, codes) = match importance {
-            None => between_extremes(x, 4),
-            Some(w) => searched_between(x, w, 15.0),
+            None => between_extremes::<V>(cpu, x, 4),
+            Some(w) => searched_between::<V>(cpu, x, w, 15.0),
         };
         Q4_1 { d: f16(d), m: f16(m), qs: nibbles(&codes) }
     }
@@ -52,64 +57,83 @@ impl Encode for Q4_1 {
 
 impl Encode for Q5_1 {
     /// Codes 0 and 31 are the extremes.
-    fn encode(x: &[f32], importance: Option<&[f32]>) -> Self {
+    #[inline(always)]
+    fn encode<V: Lanes>(cpu: V::Token, x: &[f32], importance: Option<&[f32]>) -> Self {
         let (d, m, codes) = match importance {
-            None => between_extremes(x, 5),
-            Some(w) => searched_between(x, w, 31.0),
+            None => between_extremes::<V>(cpu, x, 5),
+            Some(w) => searched_between::<V>(cpu, x, w, 31.0),
         };
         Q5_1 { d: f16(d), m: f16(m), qh: fifth_bits(&codes), qs: nibbles(&codes) }
     }
 }
 
 /// Scale and codes for `d * (q - 2^(bits - 1))`.
-fn around_middle(x: &[f32], bits: u32) -> (f32, [u8; 32]) {
+#[inline(always)]
+fn around_middle<V: Lanes>(cpu: V::Token, x: &[f32], bits: u32) -> (f32, [u8; 32]) {
     let x = &x[..32];
     let middle = (1 << (bits - 1)) as f32;
-    let larger = |max: f32, &v: &f32| if v.abs() > max.abs() { v } else { max };
-    let d = x.iter().fold(0.0, larger) / -middle;
+    let most = magnitude::<V>(cpu, x);
+    // Of two as large the first.
+    let extreme = x.iter().find(|v| v.abs() == most).copied().unwrap_or(0.0);
+    let d = extreme / -middle;
     let id = inverse(d);
-    (d, std::array::from_fn(|i| code(x[i] * id + middle, bits)))
+    (d, bytes(|i| up(x[i] * id + middle, bits)))
+}
+
+/// The largest magnitude.
+#[inline(always)]
+fn magnitude<V: Lanes>(cpu: V::Token, x: &[f32]) -> f32 {
+    let zero = V::all(cpu, 0.0);
+    lay::<V, One, 4>(cpu, x).into_iter().fold(zero, |most, v| v.abs().max(most)).fold(larger)
 }
 
 /// Scale, minimum and codes for `d * q + m`.
-fn between_extremes(x: &[f32], bits: u32) -> (f32, f32, [u8; 32]) {
+#[inline(always)]
+fn between_extremes<V: Lanes>(cpu: V::Token, x: &[f32], bits: u32) -> (f32, f32, [u8; 32]) {
     let x = &x[..32];
-    let min = x.iter().copied().fold(f32::MAX, f32::min);
-    let max = x.iter().copied().fold(f32::MIN, f32::max);
+    let lanes = lay::<V, One, 4>(cpu, x);
+    let min = lanes.iter().fold(lanes[0].like(f32::MAX), |min, &v| v.min(min)).fold(smaller);
+    let max = lanes.iter().fold(lanes[0].like(f32::MIN), |max, &v| v.max(max)).fold(larger);
     let d = (max - min) / ((1 << bits) - 1) as f32;
     let id = inverse(d);
-    (d, min, std::array::from_fn(|i| code((x[i] - min) * id, bits)))
+    (d, min, bytes(|i| up((x[i] - min) * id, bits)))
 }
 
 /// A number rounded to binary16, as the decoder will see it.
+#[inline(always)]
 fn rounded(x: f32) -> f32 {
     half::f16::from_le_bytes(f16(x)).to_f32()
 }
 
 /// As [`around_middle`], of least weighted error.
-fn searched_around_middle<const LOW: i32, const HIGH: i32>(x: &[f32], importance: &[f32]) -> (f32, [u8; 32]) {
-    let d = rounded(fit_symmetric::<Whole<LOW, HIGH>, 4>(&Group::new(x, Some(importance))));
+#[inline(always)]
+fn searched_around_middle<V: Lanes, const LOW: i32, const HIGH: i32>(cpu: V::Token, x: &[f32], importance: &[f32]) -> (f32, [u8; 32]) {
+    let d = rounded(fit_one_symmetric::<V, Whole<LOW, HIGH>, 4>(&Groups::new(cpu, x, Some(importance))));
     let id = inverse(d);
-    (d, std::array::from_fn(|i| (whole(x[i] * id, LOW as f32, HIGH as f32) - LOW as f32) as u8))
+    (d, bytes(|i| code(x[i] * id, LOW as f32, HIGH as f32).wrapping_sub(LOW as u8)))
 }
 
 /// As [`between_extremes`], of least weighted error.
-fn searched_between(x: &[f32], importance: &[f32], top: f32) -> (f32, f32, [u8; 32]) {
-    let (d, min) = fit_affine(&Group::<4>::new(x, Some(importance)), top, true);
+#[inline(always)]
+fn searched_between<V: Lanes>(cpu: V::Token, x: &[f32], importance: &[f32], top: f32) -> (f32, f32, [u8; 32]) {
+    let (d, min) = fit_one_affine::<V, 4>(&Groups::new(cpu, x, Some(importance)), top);
     let (d, m) = (rounded(d), rounded(-min));
     let id = inverse(d);
-    (d, m, std::array::from_fn(|i| whole((x[i] - m) * id, 0.0, top) as u8))
+    (d, m, bytes(|i| code((x[i] - m) * id, 0.0, top)))
 }
 
 /// The nearest code, ties upwards.
-fn code(v: f32, bits: u32) -> u8 {
+#[inline(always)]
+fn up(v: f32, bits: u32) -> u8 {
     ((v + 0.5) as u8).min((1 << bits) - 1)
 }
 
+#[inline(always)]
 fn nibbles(codes: &[u8; 32]) -> [u8; 16] {
-    std::array::from_fn(|i| codes[i] & 15 | codes[i + 16] << 4)
+    bytes(|i| codes[i] & 15 | codes[i + 16] << 4)
 }
 
+#[inline(always)]
 fn fifth_bits(codes: &[u8; 32]) -> [u8; 4] {
     let bits = codes.iter().enumerate().fold(0, |bits, (i, &q)| bits | u32::from(q >> 4 & 1) << i);
     bits.to_le_bytes()
