@@ -2,8 +2,9 @@
 //!
 //! [`float`] rounds to nearest; [`legacy`] has the well-known one-pass methods, whose output equals
 //! that of other tools byte for byte where the importance of columns is not known; [`kquant`], [`scaled`] and [`own`]
-//! search with what [`search`] has.
+//! search as [`search`] describes, eight numbers at a time ([`lanes`]).
 
+mod affine;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod avx2;
 mod float;
@@ -13,6 +14,7 @@ mod legacy;
 mod own;
 mod scaled;
 mod search;
+mod symmetric;
 
 use std::marker::PhantomData;
 
@@ -68,4 +70,43 @@ pub fn encode_blocks<B: Encode>(values: &[f32], importance: Option<&[f32]>, out:
         return cpu.vectorize(avx2::Fill { blocks, cpu });
     }
     blocks.fill::<wide::f32x8>(());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::*;
+    use super::*;
+
+    /// Blocks by what the processor has, and by what the oldest has.
+    fn both<B: Encode>(x: &[f32], importance: Option<&[f32]>) -> [Vec<u8>; 2] {
+        let bytes = x.len() / B::LEN * B::BYTES;
+        let (mut best, mut plain) = (vec![0; bytes], vec![0; bytes]);
+        encode_blocks::<B>(x, importance, &mut best);
+        let blocks = Blocks::<B> { values: x, importance, out: &mut plain, block: PhantomData };
+        blocks.fill::<wide::f32x8>(());
+        [best, plain]
+    }
+
+    #[test]
+    fn every_processor_makes_the_same_bytes() {
+        // Numbers of many sizes and both signs, and blocks of zeros and of one value.
+        let mut state = 1u32;
+        let mut number = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let mut x: Vec<f32> = (0..64 * 256).map(|i| number().powi(1 + i % 3) * 10f32.powi(i / 4096 - 2)).collect();
+        x[256..512].fill(0.0);
+        x[512..768].fill(-0.75);
+        let weights: Vec<f32> = x.iter().map(|_| number().abs()).collect();
+        macro_rules! check {
+            ($($block:ty)*) => {$(
+                for importance in [None, Some(&weights[..])] {
+                    let [best, plain] = both::<$block>(&x, importance);
+                    assert!(best == plain, "{}, importance {}", <$block>::FORMAT, importance.is_some());
+                }
+            )*};
+        }
+        check! { Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2K Q3K Q4K Q5K Q6K IQ4NL IQ4XS MXFP4 TQ1_0 TQ2_0 Q4E F16 BF16 }
+    }
 }

@@ -1,9 +1,11 @@
-//! K-quants: the fits of [`super::search`], packed.
+//! K-quants: the fits of [`super::affine`] and [`super::symmetric`], packed.
 
 use super::super::Encode;
 use super::super::kquant::{Q2K, Q3K, Q4K, Q5K, Q6K};
+use super::affine::{Tops, affine};
 use super::lanes::Lanes;
-use super::search::{LEN, Tops, Whole, affine, code, symmetric};
+use super::search::{LEN, Whole, code};
+use super::symmetric::symmetric;
 use super::{bytes, f16};
 
 impl Encode for Q2K {
@@ -105,11 +107,6 @@ impl Encode for Q6K {
             let at = i / 32 * 128 + i % 32;
             (0..4).fold(0, |bits, s| bits | q[at + 32 * s] >> 4 << (2 * s))
         };
-        Q6K {
-            ql: bytes(low),
-            qh: bytes(high),
-            scales: block.scales.map(|s| s as u8),
-            d: f16(block.d),
-        }
+        Q6K { ql: bytes(low), qh: bytes(high), scales: block.scales.map(|s| s as u8), d: f16(block.d) }
     }
 }

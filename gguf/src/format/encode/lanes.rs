@@ -10,9 +10,7 @@ use wide::f32x8;
 pub const L: usize = 8;
 
 /// Eight numbers.
-pub trait Lanes:
-    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
-{
+pub trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> {
     /// What shows that the processor can do this.
     type Token: Copy;
 

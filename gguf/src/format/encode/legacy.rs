@@ -4,8 +4,10 @@
 
 use super::super::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use super::super::{Block, Encode};
+use super::affine::fit_one_affine;
 use super::lanes::{Lanes, larger, smaller};
-use super::search::{Groups, One, Whole, code, fit_one_affine, fit_one_symmetric, lay};
+use super::search::{Groups, One, Whole, code, lay};
+use super::symmetric::fit_one_symmetric;
 use super::{bytes, f16, inverse};
 
 impl Encode for Q8_0 {
@@ -107,7 +109,11 @@ fn rounded(x: f32) -> f32 {
 
 /// As [`around_middle`], of least weighted error.
 #[inline(always)]
-fn searched_around_middle<V: Lanes, const LOW: i32, const HIGH: i32>(cpu: V::Token, x: &[f32], importance: &[f32]) -> (f32, [u8; 32]) {
+fn searched_around_middle<V: Lanes, const LOW: i32, const HIGH: i32>(
+    cpu: V::Token,
+    x: &[f32],
+    importance: &[f32],
+) -> (f32, [u8; 32]) {
     let d = rounded(fit_one_symmetric::<V, Whole<LOW, HIGH>, 4>(&Groups::new(cpu, x, Some(importance))));
     let id = inverse(d);
     (d, bytes(|i| code(x[i] * id, LOW as f32, HIGH as f32).wrapping_sub(LOW as u8)))

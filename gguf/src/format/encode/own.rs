@@ -3,7 +3,8 @@
 use super::super::Encode;
 use super::super::own::Q4E;
 use super::lanes::Lanes;
-use super::search::{Groups, One, Whole, code, fit_one_symmetric};
+use super::search::{Groups, One, Whole, code};
+use super::symmetric::fit_one_symmetric;
 use super::{bytes, inverse};
 
 impl Encode for Q4E {

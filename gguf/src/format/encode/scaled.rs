@@ -1,10 +1,11 @@
 //! Formats of a table of values, and ternary ones.
 
-use super::super::scaled::{FP4_VALUES, IQ4_VALUES, IQ4NL, IQ4XS, MXFP4, TQ1_0, TQ2_0};
 use super::super::Encode;
+use super::super::scaled::{FP4_VALUES, IQ4_VALUES, IQ4NL, IQ4XS, MXFP4, TQ1_0, TQ2_0};
 use super::kquant::quarters;
 use super::lanes::{Lanes, larger};
-use super::search::{Codes, Groups, LEN, One, fit_one_symmetric, lay, symmetric};
+use super::search::{Codes, Groups, LEN, One, lay};
+use super::symmetric::{fit_one_symmetric, symmetric};
 use super::{bytes, f16, inverse};
 
 /// The values of IQ4, as [`IQ4_VALUES`].
