@@ -229,6 +229,9 @@ fn config(gguf: &Gguf, family: &Family) -> Value {
         }
     }
     let act = [("gemma3", "gelu_pytorch_tanh"), ("bert", "gelu")].into_iter().find(|a| a.0 == family.arch);
+    if family.arch == "gemma3" {
+        map.insert("query_pre_attn_scalar".into(), map["head_dim"].clone());
+    }
     map.insert("hidden_act".into(), json!(act.map_or("silu", |a| a.1)));
     map.insert("tie_word_embeddings".into(), json!(gguf.tensor("output.weight").is_none()));
     if let Some(kinds) = meta.get("tokenizer.ggml.token_type_count").and_then(GgufValue::as_u64) {

@@ -346,7 +346,37 @@ fn gemma3(config: &Config, head: &mut Head) -> Result<()> {
     head.put("context_length", config.opt_count("max_position_embeddings")?.unwrap_or(131_072))?;
     decoder(config, head, [Some(8), Some(4), Some(256)])?;
     rope(config, head, Some(1e6), &[])?;
+    gemma3_fixed(config)?;
     head.put_some("attention.sliding_window", config.opt_count("sliding_window")?)
+}
+
+/// What a file of this architecture cannot say, since every model that was published has it so.
+fn gemma3_fixed(config: &Config) -> Result<()> {
+    let heads = config.opt_count("num_attention_heads")?.unwrap_or(8).max(1);
+    // The largest scales its queries by what heads would have if they shared out the width.
+    let scalar = match config.opt_count("num_hidden_layers")? {
+        Some(62) => config.count("hidden_size")? / heads,
+        _ => config.opt_count("head_dim")?.unwrap_or(256),
+    };
+    if config.opt_float("query_pre_attn_scalar")?.unwrap_or(256.0) != f64::from(scalar) {
+        return Err(config.unexpected("query_pre_attn_scalar", &format!("{scalar} (256 where it is missing)")));
+    }
+    if config.opt_count("sliding_window_pattern")?.unwrap_or(6) != 6 {
+        return Err(config.unexpected("sliding_window_pattern", "6"));
+    }
+    if config.opt_float("rope_local_base_freq")?.unwrap_or(10_000.0) != 10_000.0 {
+        return Err(config.unexpected("rope_local_base_freq", "10000"));
+    }
+    let kinds = config.get("layer_types").and_then(serde_json::Value::as_array);
+    let usual = |(i, kind): (usize, &serde_json::Value)| {
+        kind == if i % 6 == 5 { "full_attention" } else { "sliding_attention" }
+    };
+    match kinds.is_none_or(|kinds| kinds.iter().enumerate().all(usual)) {
+        true => Ok(()),
+        false => {
+            Err(config.unexpected("layer_types", "every sixth layer full_attention, the others sliding_attention"))
+        }
+    }
 }
 
 fn phi3(config: &Config, head: &mut Head) -> Result<()> {
