@@ -199,11 +199,12 @@ fn what_is_not_known_is_named() {
 /// Settings that a file of the architecture has no key for must be the usual ones.
 #[test]
 fn what_a_file_cannot_say_is_named() {
-    let rows: [(&str, fn(&mut Value)); 4] = [
+    type Row = (&'static str, fn(&mut Value));
+    let rows: [Row; 4] = [
         ("query_pre_attn_scalar is 99: expected 16", |j| j["query_pre_attn_scalar"] = json!(99)),
         ("sliding_window_pattern is 2: expected 6", |j| j["sliding_window_pattern"] = json!(2)),
         ("rope_local_base_freq is 500", |j| j["rope_local_base_freq"] = json!(500.0)),
-        ("every sixth layer", |j| j["layer_types"] = json!(["full_attention"; 7])),
+        ("every sixth layer", |j| j["layer_types"] = json!(vec!["full_attention"; 7])),
     ];
     for (words, change) in rows {
         let folder = tempfile::tempdir().expect("a folder");

@@ -74,7 +74,7 @@ pub(super) fn f16(bytes: [u8; 2]) -> f32 {
     let subnormal = (f32::from_bits(magnitude + least) - f32::from_bits(least)).to_bits();
     // Infinity, and numbers that are none, which become quiet ones.
     let quiet = if magnitude & (EXPONENT - 1) == 0 { 0 } else { EXPONENT / 2 };
-    let special = magnitude + 2 * BIAS * EXPONENT | quiet;
+    let special = (magnitude + 2 * BIAS * EXPONENT) | quiet;
     let value = match exponent {
         0 => subnormal,
         31 => special,

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, SyncSender};
 
 use gguf::{Builder, Format};
 use rayon::prelude::*;
@@ -18,8 +19,9 @@ use crate::ui::format::printable;
 
 /// Numbers in a piece: whole blocks of every format.
 const PIECE: u64 = 1 << 18;
-/// Pieces that are made before the next are begun; at most 64 MiB of f32 wait to be written.
-const PIECES: usize = 64;
+/// Pieces of a thread that are made before the next are begun. Three times as many are in memory at most: being made,
+/// waiting and being written.
+const PIECES: usize = 8;
 
 /// A tensor to be written.
 #[derive(Clone, Debug)]
@@ -79,22 +81,52 @@ impl Job<'_> {
             gguf::Error::Io(e) => Error::io("cannot write", self.path)(e),
             e => e.into(),
         };
-        let mut out = head.start(BufWriter::with_capacity(1 << 20, file)).map_err(written)?;
-        for batch in pieces(tensors).chunks(PIECES) {
+        let out = head.start(BufWriter::with_capacity(1 << 20, file)).map_err(written)?;
+        // What is made is written while the next is made.
+        let (send, receive) = mpsc::sync_channel::<Vec<Vec<u8>>>(1);
+        let out = std::thread::scope(|scope| {
+            let writer = scope.spawn(move || {
+                let mut out = out;
+                for blocks in receive.into_iter().flatten() {
+                    out.data(&blocks)?;
+                    bar.inc(blocks.len() as u64);
+                }
+                Ok(out)
+            });
+            let made = self.make(&pool, tensors, &stop, &make, &send);
+            drop(send);
+            let out = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(written);
+            made.and(out)
+        })?;
+        let file = out.finish().map_err(written)?.into_inner();
+        let file = file.map_err(|e| Error::io("cannot write", self.path)(e.into_error()))?;
+        Ok(Whole { path: self.path, file })
+    }
+
+    /// Makes all pieces, on all cores, and sends them on in their order; ends early where nobody takes them any more.
+    fn make<F>(
+        &self,
+        pool: &rayon::ThreadPool,
+        tensors: &[Planned],
+        stop: &AtomicBool,
+        make: &F,
+        send: &SyncSender<Vec<Vec<u8>>>,
+    ) -> Result<()>
+    where
+        F: Fn(usize, Range<u64>) -> Result<Vec<u8>> + Sync,
+    {
+        for batch in pieces(tensors).chunks(PIECES * pool.current_num_threads()) {
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted(printable(&self.path.display().to_string())));
             }
             let made = pool.install(|| {
                 batch.par_iter().map(|(tensor, range)| make(*tensor, range.clone())).collect::<Result<Vec<_>>>()
             })?;
-            for blocks in made {
-                out.data(&blocks).map_err(written)?;
-                bar.inc(blocks.len() as u64);
+            if send.send(made).is_err() {
+                break;
             }
         }
-        let file = out.finish().map_err(written)?.into_inner();
-        let file = file.map_err(|e| Error::io("cannot write", self.path)(e.into_error()))?;
-        Ok(Whole { path: self.path, file })
+        Ok(())
     }
 
     fn room(&self, needed: u64) -> Result<()> {
