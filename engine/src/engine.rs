@@ -22,7 +22,7 @@ use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use gguf::Gguf;
 use kernels::Isa;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -67,6 +67,9 @@ pub struct Options {
     pub weights: Option<Shared>,
     /// Refuse weights that are NaN or infinite. Costs a pass over them.
     pub check_tensors: bool,
+    /// Where results of tests of a GPU's kernels are kept, so that each is tested once for each driver; none trusts the
+    /// driver.
+    pub checks: Option<PathBuf>,
     /// Record what each worker writes and fail where two meet. For tests: slow.
     pub check_workers: bool,
 }
@@ -89,6 +92,7 @@ impl Default for Options {
             probe: None,
             weights: None,
             check_tensors: false,
+            checks: None,
             check_workers: false,
         }
     }
@@ -176,7 +180,7 @@ impl Blueprint {
     }
 
     /// The model as data.
-    pub(crate) fn graph(&self) -> &Graph {
+    pub fn graph(&self) -> &Graph {
         self.plan.graph()
     }
 
@@ -190,8 +194,11 @@ impl Blueprint {
         self.options.adapters.iter().map(|a| a.scale).collect()
     }
 
-    /// Loads it.
-    pub(crate) fn load(self, source: &dyn Source, progress: &mut dyn FnMut(Progress)) -> Result<Box<dyn Backend>> {
+    /// Loads it, to be driven step by step.
+    ///
+    /// # Errors
+    /// A weight or the device fails.
+    pub fn load(self, source: &dyn Source, progress: &mut dyn FnMut(Progress)) -> Result<Box<dyn Backend>> {
         let Blueprint { plan, limits, options, .. } = self;
         load_backend(plan, source, &limits, &options, &mut |done, total| progress(Progress::Weights { done, total }))
     }
@@ -284,6 +291,7 @@ fn load_backend(
             pages: limits.pages,
             page_entries: limits.sequences * limits.ctx.div_ceil(PAGE),
             check_tensors: options.check_tensors,
+            checks: options.checks.clone(),
         };
         return Ok(Box::new(GpuBackend::load(plan, source, &gpu, progress)?));
     }

@@ -57,15 +57,12 @@ impl Way {
 
     /// Panels of one workgroup.
     pub fn panels(self, columns: usize) -> usize {
-        self.invocations(columns) / LANES / self.slices() * self.panels_of_lane(columns)
+        self.invocations() / LANES / self.slices() * self.panels_of_lane(columns)
     }
 
-    fn invocations(self, columns: usize) -> usize {
-        match self {
-            Way::Wide => LANES * self.slices(),
-            _ if columns == 1 => 4 * LANES,
-            _ => LANES,
-        }
+    fn invocations(self) -> usize {
+        // Adapters that are CPUs share small matrices out better in single panels.
+        if self == Way::Wide { LANES * self.slices() } else { LANES }
     }
 }
 
@@ -131,6 +128,11 @@ pub enum Kernel {
         /// Whether it takes the results of slices, not a slice.
         merge: bool,
     },
+    /// A measurement of what an adapter does at most.
+    Roof {
+        /// Whether it reads memory, not computes.
+        read: bool,
+    },
     /// Rotary embedding and storage of keys and values.
     RopeStore {
         /// Whether the cache holds half floats.
@@ -163,6 +165,7 @@ impl Kernel {
         all.extend(Act::ALL.map(Kernel::Act));
         all.extend(Act::ALL.map(Kernel::GatedAct));
         all.extend([false, true].map(|merge| Kernel::Best { merge }));
+        all.extend([true, false].map(|read| Kernel::Roof { read }));
         for half in [true, false] {
             all.extend([Kernel::RopeStore { half }, Kernel::Attention { half }]);
             for subgroup in SUBGROUPS {
@@ -198,6 +201,7 @@ impl Kernel {
             Kernel::GatedAct(_) => "gated_act",
             Kernel::Gather => "gather",
             Kernel::Best { .. } => "best",
+            Kernel::Roof { .. } => "roof",
             Kernel::RopeStore { .. } => "rope_store",
             Kernel::Attention { .. } => "attention",
             Kernel::AttentionNarrow { .. } => "attention_narrow",
@@ -227,6 +231,7 @@ impl Kernel {
             }
             Kernel::RmsNormNarrow(subgroup) => format!("rms-norm-narrow-sub{subgroup}"),
             Kernel::Best { merge: true } => "best-merge".into(),
+            Kernel::Roof { read } => if read { "roof-read" } else { "roof-f32" }.into(),
             one => one.file().replace('_', "-"),
         }
     }
@@ -248,8 +253,8 @@ impl Kernel {
     /// Invocations of a workgroup.
     pub fn invocations(self) -> usize {
         match self {
-            Kernel::MatMul { columns, way, .. } => way.invocations(columns),
-            Kernel::Experts(_) => Way::Wide.invocations(1),
+            Kernel::MatMul { way, .. } => way.invocations(),
+            Kernel::Experts(_) => Way::Wide.invocations(),
             Kernel::AttentionNarrow { subgroup, .. } | Kernel::RmsNormNarrow(subgroup) => subgroup,
             _ => ROW_WG,
         }
@@ -296,6 +301,7 @@ impl Kernel {
                 set("QUADWISE", 1);
                 set("SUB", subgroup);
             }
+            Kernel::Roof { read } => set("READ", usize::from(read)),
             Kernel::Best { merge } => {
                 set("QUADWISE", 1);
                 set("SLICES", SLICES);

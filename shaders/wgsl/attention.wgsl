@@ -3,6 +3,10 @@
 // on the batch, nor does the order of its sums.
 //
 // Bytes: keys and values of the KV head once for each query head of its group; lanes read side by side in both.
+//
+// Occupancy: a workgroup has $WG invocations and at most 7 KiB of workgroup memory, so 8 or more fit a compute unit. One
+// sequence has only as many workgroups as heads: expect the latency of a walk over its cache, not the bandwidth of a large
+// GPU; from some tens of heads and sequences on, half of the bandwidth or more.
 #import step
 #import cache
 #import reduce

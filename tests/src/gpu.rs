@@ -78,7 +78,14 @@ pub fn load(gpu: Opened, bytes: &[u8], tokens: usize) -> engine::Result<GpuBacke
     let limits = engine::plan::Limits { tokens, outputs: tokens, precision: Precision::F32 };
     let plan = Plan::compile(graph, limits, &|_, _, _| 0);
     let pages = tokens.div_ceil(PAGE);
-    let options = GpuOptions { device: Device::Gpu, kv: KvType::F32, pages, page_entries: pages, check_tensors: true };
+    let options = GpuOptions {
+        device: Device::Gpu,
+        kv: KvType::F32,
+        pages,
+        page_entries: pages,
+        check_tensors: true,
+        checks: None,
+    };
     GpuBackend::load_on(gpu, plan, &gguf, &options, &mut |_, _| ())
 }
 

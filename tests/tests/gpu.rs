@@ -1,6 +1,7 @@
 //! Whole models on every adapter of this machine against the processor: tiny random ones of every format and awkward
 //! shape, the same bits however they are computed, and the real models' expected answers.
 
+use engine::backend::gpu::{Check, checks};
 use engine::sampler::Params;
 use engine::tokenizer::Encode;
 use engine::{Device, Engine, Event, KvType, Options, Precision, Request};
@@ -219,5 +220,26 @@ fn a_device_chooses_the_token_that_its_row_says() {
         let unseen: Vec<u32> =
             events.iter().filter_map(|e| if let Event::Token { id, .. } = e { Some(id) } else { None }).collect();
         assert_eq!(unseen, seen.generated, "on {}", adapter.name);
+    }
+}
+
+/// Every driver here computes what the kernels say, and is asked once: results are kept, and a damaged file is as none.
+#[test]
+fn kernels_are_tested_once_for_a_driver() {
+    let (adapters, _busy) = obtain();
+    for adapter in &adapters {
+        let folder = tempfile::tempdir().expect("a folder for files");
+        let ask = || checks(&Device::Index(adapter.index), folder.path()).expect("a sound driver");
+        let (first, second) = (ask(), ask());
+        let all = |checks: &[Check], fresh| checks.iter().all(|check| check.good && check.fresh == fresh);
+        assert!(first.1.len() >= 9 && all(&first.1, true), "on {}: {:?}", adapter.name, first.1);
+        assert!(all(&second.1, false), "on {}: {:?}", adapter.name, second.1);
+        // Text keeps all but the last bit of a number.
+        let same = |(a, b): (&Check, &Check)| a.kernel == b.kernel && (a.error / b.error - 1.0).abs() < 1e-12;
+        assert!(first.0 == second.0 && first.1.iter().zip(&second.1).all(same), "on {}", adapter.name);
+        for file in std::fs::read_dir(folder.path()).expect("a readable folder") {
+            std::fs::write(file.expect("a readable entry").path(), "{ damaged").expect("a writable file");
+        }
+        assert!(all(&ask().1, true), "on {}", adapter.name);
     }
 }

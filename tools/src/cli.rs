@@ -7,6 +7,7 @@ use engine::sampler::Params;
 use engine::{Device, Isa, KvType, Options, Precision};
 
 use crate::error::{Error, Result};
+use crate::store::Store;
 use crate::{commands, memory};
 
 const EXAMPLES: &str = "\
@@ -165,6 +166,7 @@ impl EngineFlags {
             memory: memory::available(),
             adapters: self.adapters.clone(),
             check_tensors: self.check_tensors,
+            checks: Store::of_user().ok().map(|store| store.root().join("gpu")),
             ..Options::default()
         }
     }

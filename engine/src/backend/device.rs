@@ -84,6 +84,21 @@ pub fn adapters() -> Vec<Description> {
     vec![]
 }
 
+/// The number of the adapter that is meant.
+///
+/// # Errors
+/// There is no such adapter; for the processor, which has no number, too.
+pub fn number(wanted: &Device) -> crate::Result<usize> {
+    #[cfg(all(feature = "gpu", not(target_family = "wasm")))]
+    return super::gpu::adapter::choose(wanted, &adapters());
+    #[cfg(not(all(feature = "gpu", not(target_family = "wasm"))))]
+    Err(crate::Error::Option {
+        name: "--device",
+        found: wanted.to_string(),
+        expected: "cpu: this program was built without GPUs (cargo feature gpu)".into(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ pub mod gpu;
 pub mod pool;
 mod written;
 
-pub use device::{Description, Device, adapters};
+pub use device::{Description, Device, adapters, number};
 pub use kernels::kv::KvType;
 pub use written::Written;
 
@@ -27,6 +27,37 @@ pub struct Info {
     pub kernels: String,
     /// Worker threads.
     pub threads: usize,
+}
+
+/// How long one dispatch of a step ran.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelTime {
+    /// The kernel's name.
+    pub kernel: String,
+    /// Nanoseconds by the device's own clock.
+    pub ns: f64,
+    /// Bytes of weights that it read, each as often as it is read.
+    pub bytes: u64,
+}
+
+/// What replaying a step takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replay {
+    /// Dispatches.
+    pub dispatches: usize,
+    /// Bytes of weights that they read.
+    pub bytes: u64,
+    /// Time that the processor took to encode and submit them.
+    pub encode: std::time::Duration,
+}
+
+/// What a device does at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reach {
+    /// Bytes read from memory a second.
+    pub read: f64,
+    /// Multiplications and additions of f32 a second.
+    pub float: f64,
 }
 
 /// A device that replays one plan. Called once a step.
@@ -49,6 +80,27 @@ pub trait Backend: Send {
     /// As those of [`Backend::run`]; a backend without [`Backend::gives_best`] always fails.
     fn best<'a>(&'a mut self, _batch: &'a Batch) -> Result<&'a [Best]> {
         Err(Error::Internal("this backend gives rows of logits".into()))
+    }
+    /// Computes a batch with each of its kernels timed; none where the device cannot say.
+    ///
+    /// # Errors
+    /// As those of a step.
+    fn times(&mut self, _batch: &Batch) -> Result<Option<Vec<KernelTime>>> {
+        Ok(None)
+    }
+    /// Computes a batch and says what replaying it takes; none where nothing is replayed.
+    ///
+    /// # Errors
+    /// As those of a step.
+    fn replay(&mut self, _batch: &Batch) -> Result<Option<Replay>> {
+        Ok(None)
+    }
+    /// Measures what the device does at most; none for the processor.
+    ///
+    /// # Errors
+    /// As those of a step.
+    fn reach(&mut self) -> Result<Option<Reach>> {
+        Ok(None)
     }
     /// What it runs on.
     fn info(&self) -> Info;

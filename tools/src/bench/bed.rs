@@ -7,24 +7,26 @@
 use super::machine;
 use super::measure::{Sample, Subject};
 use super::model::Model;
+use super::probe::Roof;
 use super::values::{Setting, Test};
 use super::work::{self, Step, Work};
 use crate::error::{Error, Result};
-use crate::store::Digest;
-use engine::backend::Backend;
+use crate::store::{Digest, Store};
 use engine::backend::cpu::{CpuBackend, CpuOptions};
+use engine::backend::{Backend, Info, KernelTime, Replay};
 use engine::batch::Batch;
 use engine::file::ModelFile;
 use engine::graph::{Builder, Graph};
 use engine::kv::PAGE;
 use engine::plan::{Limits, Plan};
 use engine::spec::Spec;
+use engine::{Blueprint, Device, Options};
 use std::time::Instant;
 
 /// A loaded model.
 pub struct Bed {
     setting: Setting,
-    backend: CpuBackend,
+    backend: Box<dyn Backend>,
     graph: Graph,
     batch: Batch,
     pages: Vec<u32>,
@@ -49,6 +51,9 @@ pub struct Cost {
 pub fn footprint(model: &Model, setting: &Setting, positions: usize) -> Result<u64> {
     let file = ModelFile::open(&model.path)?;
     let gguf = file.parse()?;
+    if setting.gpu.is_some() {
+        return Ok(blueprint(&gguf, &file, setting, positions)?.memory().total());
+    }
     let (spec, plan) = plan(&gguf, &file, setting, positions)?;
     let kv = spec.kv_bytes_per_token(setting.kv.bytes()) * positions;
     Ok(CpuBackend::weight_bytes(plan.graph()) + (kv + CpuBackend::activation_bytes(&plan, positions)) as u64)
@@ -61,6 +66,55 @@ fn plan(gguf: &gguf::Gguf, file: &ModelFile, setting: &Setting, positions: usize
     CpuBackend::check(&graph)?;
     let limits = Limits { tokens: setting.chunk().min(positions), outputs: 1, precision: setting.precision };
     Ok((spec, Plan::compile(graph, limits, &CpuBackend::act_bytes)))
+}
+
+/// The model as it would be loaded on an adapter for sequences of up to `positions` tokens.
+fn blueprint(gguf: &gguf::Gguf, file: &ModelFile, setting: &Setting, positions: usize) -> Result<Blueprint> {
+    let options = Options {
+        ctx: Some(positions),
+        kv: setting.kv,
+        precision: setting.precision,
+        device: setting.gpu.map_or(Device::Cpu, Device::Index),
+        batch: setting.chunk(),
+        checks: Store::of_user().ok().map(|store| store.root().join("gpu")),
+        ..Options::default()
+    };
+    Ok(Blueprint::new(gguf, &file.source(gguf), &options)?)
+}
+
+/// How the processor is set up.
+fn cpu(setting: &Setting, positions: usize) -> CpuOptions {
+    CpuOptions {
+        threads: setting.threads,
+        isa: setting.isa,
+        kv: setting.kv,
+        pages: positions / PAGE,
+        ctx: positions,
+        check_tensors: false,
+        check_workers: false,
+        probe: None,
+        weights: None,
+    }
+}
+
+/// A model on a device.
+struct Loaded {
+    backend: Box<dyn Backend>,
+    graph: Graph,
+    n_vocab: usize,
+}
+
+fn load(gguf: &gguf::Gguf, file: &ModelFile, setting: &Setting, positions: usize) -> Result<Loaded> {
+    let source = file.source(gguf);
+    if setting.gpu.is_some() {
+        let blueprint = blueprint(gguf, file, setting, positions)?;
+        let (graph, n_vocab) = (blueprint.graph().clone(), blueprint.spec().n_vocab);
+        return Ok(Loaded { backend: blueprint.load(&source, &mut |_| ())?, graph, n_vocab });
+    }
+    let (spec, plan) = plan(gguf, file, setting, positions)?;
+    let graph = plan.graph().clone();
+    let backend = CpuBackend::load(plan, &source, &cpu(setting, positions), &mut |_, _| ())?;
+    Ok(Loaded { backend: Box::new(backend), graph, n_vocab: spec.n_vocab })
 }
 
 impl Bed {
@@ -76,20 +130,7 @@ impl Bed {
         let start = Instant::now();
         let file = ModelFile::open(&model.path)?;
         let gguf = file.parse()?;
-        let (spec, plan) = plan(&gguf, &file, &setting, positions)?;
-        let graph = plan.graph().clone();
-        let options = CpuOptions {
-            threads: setting.threads,
-            isa: setting.isa,
-            kv: setting.kv,
-            pages: positions / PAGE,
-            ctx: positions,
-            check_tensors: false,
-            check_workers: false,
-            probe: None,
-            weights: None,
-        };
-        let backend = CpuBackend::load(plan, &file.source(&gguf), &options, &mut |_, _| ())?;
+        let Loaded { backend, graph, n_vocab } = load(&gguf, &file, &setting, positions)?;
         file.check_unchanged()?;
         let load = start.elapsed().as_nanos() as u64;
         let mut bed = Bed {
@@ -98,7 +139,7 @@ impl Bed {
             graph,
             batch: Batch::with_capacity(setting.chunk(), positions / PAGE),
             pages: (0..(positions / PAGE) as u32).collect(),
-            tokens: (0..positions).map(|i| token(i, spec.n_vocab)).collect(),
+            tokens: (0..positions).map(|i| token(i, n_vocab)).collect(),
             cost: Cost { load, peak: None },
         };
         for from in (0..positions).step_by(setting.chunk()) {
@@ -151,13 +192,56 @@ impl Bed {
         self.pieces(test).into_iter().map(|piece| work::of_step(&self.graph, step(piece), precision, kv)).collect()
     }
 
+    /// What it was loaded with.
+    pub fn setting(&self) -> Setting {
+        self.setting
+    }
+
+    /// What it runs on.
+    pub fn info(&self) -> Info {
+        self.backend.info()
+    }
+
+    /// What its device does at most; none for the processor, which the probe measures.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn roof(&mut self) -> Result<Option<Roof>> {
+        let reach = self.backend.reach()?;
+        // The kernels of GPUs make products of integers in f32.
+        Ok(reach.map(|reach| Roof { read: reach.read, int8: reach.float, float: reach.float }))
+    }
+
+    /// Times each kernel of a step of positions `from..to`; none where the device cannot.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn times(&mut self, from: usize, to: usize) -> Result<Option<Vec<KernelTime>>> {
+        self.fill(from, to, true);
+        Ok(self.backend.times(&self.batch)?)
+    }
+
+    /// What replaying a step of positions `from..to` takes.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn replay(&mut self, from: usize, to: usize) -> Result<Option<Replay>> {
+        self.fill(from, to, true);
+        Ok(self.backend.replay(&self.batch)?)
+    }
+
     /// Computes positions `from..to` in one step, and the logits of the last where they are wanted.
     fn step(&mut self, from: usize, to: usize, wanted: bool) -> Result<&[f32]> {
+        self.fill(from, to, wanted);
+        Ok(pollster::block_on(self.backend.run(&self.batch))?)
+    }
+
+    /// Puts positions `from..to` into the batch, and the logits of the last where they are wanted.
+    fn fill(&mut self, from: usize, to: usize, wanted: bool) {
         let n = to - from;
         self.batch.clear();
         let outputs = if wanted { n - 1..n } else { n..n };
         self.batch.push(&self.tokens[from..to], from, &self.pages[..to.div_ceil(PAGE)], outputs);
-        Ok(pollster::block_on(self.backend.run(&self.batch))?)
     }
 }
 

@@ -36,15 +36,17 @@ use crate::error::{Error, Result};
 use crate::ui::{Ui, format, print};
 use bed::{Bed, Beds};
 use clap::{Args, Subcommand};
-use engine::{Isa, KvType, Precision};
+use engine::backend::Info;
+use engine::{Device, Isa, KvType, Precision};
 use machine::Machine;
 use measure::{News, Policy};
 use model::Model;
 use output::Format;
-use probe::Probe;
+use probe::{Probe, Roof};
 use progress::Progress;
 use record::{Row, Sitting};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::SystemTime;
 use values::{Names, Numbers, Pair, Setting, Test};
 
@@ -59,6 +61,7 @@ Examples:
   handmill bench smollm2 -r 10 -o json > a.json     every sample, for `bench compare`
   handmill bench compare a.json b.json              which differences are real
   handmill bench smollm2 --kernels                  each kernel by itself, against the machine's roof
+  handmill bench smollm2 --device gpu --kernels     each kernel of a GPU by its own clock, against the adapter's roof
 
 Numbers may be lists (1,2,4) and ranges (FIRST-LAST, FIRST-LAST+STEP, FIRST-LAST*FACTOR); the product of all is run.
 llama-bench's -pg, -ub, -ctk and -oe are understood. Tokenizing and sampling are not part of the times.";
@@ -105,6 +108,9 @@ pub struct Arguments {
     /// Instruction sets [default: the best]
     #[arg(long, value_name = "ISA")]
     isa: Vec<Names<Isa>>,
+    /// What to run on: cpu, gpu for the best GPU, or a number or name of `handmill devices`
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = Device::from_str)]
+    device: Device,
     /// Good runs of each test
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     repetitions: u16,
@@ -140,7 +146,12 @@ enum Other {
 }
 
 impl Arguments {
-    fn settings(&self, models: usize) -> Vec<Setting> {
+    /// The number of the adapter that is meant; none for the processor.
+    fn adapter(&self) -> Result<Option<usize>> {
+        Ok(if self.device.is_cpu() { None } else { Some(engine::backend::number(&self.device)?) })
+    }
+
+    fn settings(&self, models: usize, gpu: Option<usize>) -> Vec<Setting> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if self.threads.is_empty() { vec![cores] } else { numbers(&self.threads) };
         let isas: Vec<Isa> = self.isa.iter().flat_map(|n| n.0.clone()).collect();
@@ -151,7 +162,10 @@ impl Arguments {
             for (&batch, &ubatch) in batches.iter().flat_map(|b| ubatches.iter().map(move |u| (b, u))) {
                 for &threads in &threads {
                     for &kv in self.cache_type.iter().flat_map(|n| &n.0) {
-                        for &precision in self.precision.iter().flat_map(|n| &n.0) {
+                        // GPUs compute with f32.
+                        let own = self.precision.iter().flat_map(|n| n.0.clone());
+                        let precisions = if gpu.is_some() { vec![Precision::F32] } else { own.collect() };
+                        for precision in precisions {
                             settings.extend(isas.iter().map(|&isa| Setting {
                                 model,
                                 batch,
@@ -160,6 +174,7 @@ impl Arguments {
                                 kv,
                                 precision,
                                 isa,
+                                gpu,
                             }));
                         }
                     }
@@ -209,7 +224,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if wanted.is_empty() {
         return Err(Error::Usage("which model? `handmill bench MODEL`".into()));
     }
-    let (settings, tests) = (arguments.settings(wanted.len()), arguments.tests());
+    let (settings, tests) = (arguments.settings(wanted.len(), arguments.adapter()?), arguments.tests());
     arguments.check(&settings, &tests)?;
     let before = machine::memory().map(|(now, _)| now);
     let paths = wanted.iter().map(|m| crate::commands::find(m, ui)).collect::<Result<Vec<_>>>()?;
@@ -218,19 +233,29 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let most = settings.iter().map(|s| s.threads).max().unwrap_or(1);
     let mut probe = Probe::new(most, settings[0].isa, machine.cache)?;
     if arguments.kernels {
+        if !arguments.device.is_cpu() {
+            return device_kernels(arguments, &models, &settings);
+        }
         for k in measure_kernels(arguments, &models, &settings, &mut probe)? {
             print(&kernels::write(arguments.output, &models[k.setting.model], k.setting, &k.rows))?;
         }
         return Ok(());
     }
     let time = format::rfc3339(SystemTime::now());
-    let mut sitting = Sitting { machine, roof: probe.roof()?, time };
+    let mut sitting = Sitting { machine, roof: probe.roof()?, device: None, time };
     let mut results = vec![];
     let job = Job { models: &models, tests: &tests, policy: arguments.policy(), before, ui };
     for group in job.groups(&settings)? {
-        results.extend(job.measure(&group, &mut probe)?);
+        let (measured, device) = job.measure(&group, &mut probe)?;
+        results.extend(measured);
+        sitting.device = device.map(|(info, roof)| {
+            sitting.roof = roof;
+            info
+        });
     }
-    sitting.roof = probe.roof()?;
+    if sitting.device.is_none() {
+        sitting.roof = probe.roof()?;
+    }
     let rows: Vec<Row> = results.into_iter().map(|r| r.row(&sitting, &models)).collect();
     if let Some(path) = &arguments.html {
         let kernels = measure_kernels(arguments, &models, &settings, &mut probe)?;
@@ -257,6 +282,20 @@ fn measure_kernels(
     };
     settings.iter().map(one).collect()
 }
+
+/// The kernels of every model with every setting on an adapter.
+fn device_kernels(arguments: &Arguments, models: &[Model], settings: &[Setting]) -> Result<()> {
+    let depth = numbers(&arguments.n_depth).into_iter().max().filter(|&depth| depth > 0).unwrap_or(kernels::DEPTH);
+    for &setting in settings {
+        let model = &models[setting.model];
+        let mut bed = Bed::load(model, setting, (depth + 1).max(setting.chunk()), None)?;
+        print(&kernels::device::run(arguments.output, model, &mut bed, depth)?)?;
+    }
+    Ok(())
+}
+
+/// An adapter and its roof.
+type Seen = (Info, Roof);
 
 /// What all groups of settings share.
 struct Job<'a> {
@@ -314,7 +353,8 @@ impl Job<'_> {
         Ok(groups)
     }
 
-    fn measure(&self, group: &[Setting], probe: &mut Probe) -> Result<Vec<Measured>> {
+    /// The results, and the adapter that they were had on, with its roof.
+    fn measure(&self, group: &[Setting], probe: &mut Probe) -> Result<(Vec<Measured>, Option<Seen>)> {
         let mut beds = Beds::default();
         for (i, &setting) in group.iter().enumerate() {
             beds.beds.push(Bed::load(&self.models[setting.model], setting, self.positions(), self.before)?);
@@ -333,6 +373,9 @@ impl Job<'_> {
             let bed = &beds.beds[i];
             Measured { setting: group[i], cost: bed.cost, test, work: bed.work(&test), runs }
         });
-        Ok(measured.collect())
+        let measured = measured.collect();
+        let first = &mut beds.beds[0];
+        let roof = first.roof()?;
+        Ok((measured, roof.map(|roof| (first.info(), roof))))
     }
 }

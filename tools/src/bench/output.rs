@@ -107,7 +107,7 @@ const FIRST: [Shown; 5] = [
     ("model", false, |r, _| r.model.kind.clone()),
     ("size", true, |r, _| size(r.model.size)),
     ("params", true, |r, _| params(r.model.params)),
-    ("backend", false, |_, _| "CPU".into()),
+    ("backend", false, |r, _| r.backend().into()),
     ("threads", true, |r, _| r.setting.threads.to_string()),
 ];
 /// Columns that stand there only where the rows differ, or from the default.
@@ -167,10 +167,12 @@ pub fn table(headings: &[(&str, bool)], cells: Vec<Vec<String>>) -> String {
 
 fn machine_line(row: &Row) -> String {
     let Roof { read, int8, float } = row.sitting.roof;
+    let machine = match &row.sitting.device {
+        Some(device) => format!("{}, {}", device.device, device.kernels),
+        None => format!("{}, {} kernels", row.sitting.machine.cpu, row.setting.isa.name()),
+    };
     format!(
-        "machine: {}, {} kernels; roof {:.1} GB/s, {:.0} GOP/s int8, {:.0} GFLOP/s f32\n",
-        row.sitting.machine.cpu,
-        row.setting.isa.name(),
+        "machine: {machine}; roof {:.1} GB/s, {:.0} GOP/s int8, {:.0} GFLOP/s f32\n",
         read / 1e9,
         int8 / 1e9,
         float / 1e9

@@ -12,6 +12,7 @@ use super::stats::{Summary, quantile, sorted};
 use super::values::{Setting, Test};
 use super::work::Work;
 use engine::KvType;
+use engine::backend::Info;
 use serde_json::{Value, json};
 
 /// What all results of a sitting share.
@@ -21,6 +22,8 @@ pub struct Sitting {
     pub machine: Machine,
     /// What it can do at most.
     pub roof: Roof,
+    /// The adapter and its kernels; none for the processor.
+    pub device: Option<Info>,
     /// When the sitting began, as RFC 3339 has it.
     pub time: String,
 }
@@ -70,6 +73,16 @@ pub struct Figures {
 }
 
 impl Row<'_> {
+    /// What it ran on, in the words of llama-bench's column.
+    pub fn backend(&self) -> &'static str {
+        if self.sitting.device.is_some() { "WebGPU" } else { "CPU" }
+    }
+
+    /// The kernels that it ran.
+    pub fn kernels(&self) -> &str {
+        self.sitting.device.as_ref().map_or(self.setting.isa.name(), |device| &device.kernels)
+    }
+
     /// Works out the figures; none if nothing ran.
     pub fn figures(&self) -> Option<Figures> {
         let (samples, unreliable) = counted(&self.runs);
@@ -193,8 +206,8 @@ const COLUMNS: &[Column] = columns! {
     build_commit: Text = |_, _| json!(COMMIT);
     build_number: Integer = |_, _| json!(build_number());
     cpu_info: Text = |r, _| json!(r.sitting.machine.cpu);
-    gpu_info: Text = |_, _| json!("");
-    backends: Text = |_, _| json!("CPU");
+    gpu_info: Text = |r, _| json!(r.sitting.device.as_ref().map_or("", |d| &d.device));
+    backends: Text = |r, _| json!(r.backend());
     model_filename: Text = |r, _| json!(r.model.path.to_string_lossy());
     model_type: Text = |r, _| json!(r.model.kind);
     model_size: Integer = |r, _| json!(r.model.size);
@@ -235,7 +248,7 @@ const COLUMNS: &[Column] = columns! {
     stddev_ts: Real = |_, f| json!(f.ts_summary.sd);
     engine: Text = |_, _| json!(concat!("handmill ", env!("CARGO_PKG_VERSION")));
     precision: Text = |r, _| json!(r.setting.precision.name());
-    kernels: Text = |r, _| json!(r.setting.isa.name());
+    kernels: Text = |r, _| json!(r.kernels());
     cpu_features: Text = |r, _| json!(r.sitting.machine.features);
     model_sha256: Text = |r, _| json!(r.model.sha256.hex());
     logits_sha256: Text = |_, f| json!(f.hash);

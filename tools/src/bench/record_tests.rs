@@ -10,6 +10,7 @@ pub fn sitting() -> Sitting {
     Sitting {
         machine: Machine { cpu: "A \"fast\" one".into(), features: "a,b".into(), cache: None },
         roof: Roof { read: 10e9, int8: 1000e9, float: 100e9 },
+        device: None,
         time: "2026-01-31T08:15:00Z".into(),
     }
 }
@@ -45,6 +46,7 @@ pub fn row<'a>(sitting: &'a Sitting, model: &'a Model) -> Row<'a> {
             kv: KvType::F16,
             precision: Precision::Q8,
             isa: Isa::best(),
+            gpu: None,
         },
         cost: Cost { load: 5_000_000, peak: None },
         test: Test { prompt: 0, generated: 2, depth: 16 },

@@ -121,6 +121,8 @@ pub struct Setting {
     pub precision: Precision,
     /// Instruction set.
     pub isa: Isa,
+    /// Number of the adapter that it runs on; none for the processor.
+    pub gpu: Option<usize>,
 }
 
 impl Setting {

@@ -121,6 +121,8 @@ pub struct Opened {
     pub description: Description,
     /// How products are shared out on it.
     pub way: Way,
+    /// Whether kernels that are one subgroup may be used where subgroups have one size that suits them.
+    pub rows_in_subgroups: bool,
     /// Makes things.
     pub device: wgpu::Device,
     /// Takes work.
@@ -137,7 +139,13 @@ impl Opened {
     pub fn subgroup(&self) -> Option<usize> {
         let [least, most] = self.description.subgroup.map(|n| n as usize);
         let exact = least == most && shaders::SUBGROUPS.contains(&least);
-        (exact && matches!(self.way, Way::NarrowSubgroup(_))).then_some(least)
+        (exact && self.rows_in_subgroups && matches!(self.way, Way::NarrowSubgroup(_))).then_some(least)
+    }
+
+    /// Shares products out in another way from now on.
+    pub fn take_way(&mut self, way: Way) {
+        self.way = way;
+        self.description.kernels = way_name(way);
     }
 
     /// An error about this device.
@@ -275,11 +283,15 @@ pub fn open_within(wanted: &Device, binding: u64) -> Result<Opened> {
     device.on_uncaptured_error(Arc::new(move |error| uncaptured.push(error.to_string())));
     device.set_device_lost_callback(move |reason, text| lost.lost(format!("{reason:?} {text}").trim().to_lowercase()));
     let way = way(kind(adapter), adapter.features(), adapter.get_info().subgroup_min_size);
-    Ok(Opened { description, way, device, queue, faults, taken: AtomicU64::default(), needed: AtomicU64::default() })
+    let (taken, needed) = (AtomicU64::default(), AtomicU64::default());
+    Ok(Opened { description, way, rows_in_subgroups: true, device, queue, faults, taken, needed })
 }
 
 /// The place of the adapter that is meant.
-fn choose(wanted: &Device, adapters: &[Description]) -> Result<usize> {
+///
+/// # Errors
+/// There is none.
+pub fn choose(wanted: &Device, adapters: &[Description]) -> Result<usize> {
     let listed = || match adapters {
         [] => "there is no adapter at all".to_string(),
         all => all

@@ -12,6 +12,8 @@
 //! | `pipelines` | kernels compiled |
 //! | `inspect` | one operation at a time |
 //! | [`probe`] | one kernel at a time |
+//! | `roof` | what an adapter does at most |
+//! | `selftest` | whether the driver computes what the kernels say |
 //! | `tables` | what a step brings |
 //! | `timing` | where a step's time goes |
 
@@ -20,11 +22,13 @@ mod inspect;
 mod lower;
 mod pipelines;
 pub mod probe;
+mod roof;
+mod selftest;
 mod tables;
 mod timing;
 mod weights;
 
-use super::{Backend, Device, Info, KvType, Logits, Written};
+use super::{Backend, Device, Info, KernelTime, KvType, Logits, Reach, Replay, Written};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::graph::{AttentionSpec, Graph, Op};
@@ -33,11 +37,13 @@ use crate::plan::Plan;
 use crate::sampler::Best;
 use crate::source::Source;
 use adapter::Opened;
+use gguf::Format;
 use lower::{Buffers, Dispatch, Lower, Run};
 use pipelines::Pipelines;
+use std::path::{Path, PathBuf};
 use wgpu::{Buffer, BufferUsages};
 
-pub use timing::{KernelTime, Replay};
+pub use selftest::Check;
 pub use weights::bytes as weight_bytes;
 
 /// How to set up a GPU.
@@ -53,6 +59,8 @@ pub struct GpuOptions {
     pub page_entries: usize,
     /// Refuse weights that are not finite.
     pub check_tensors: bool,
+    /// Where results of the kernels' tests are kept; none does not test them.
+    pub checks: Option<PathBuf>,
 }
 
 impl GpuOptions {
@@ -89,6 +97,8 @@ pub struct GpuBackend {
     best: Vec<Best>,
     /// Elements of the KV cache in a word.
     per_word: usize,
+    /// What the kernels' tests gave.
+    checks: Vec<Check>,
 }
 
 /// What of a step is read back.
@@ -134,7 +144,7 @@ impl GpuBackend {
     /// # Errors
     /// As there.
     pub fn load_on(
-        gpu: Opened,
+        mut gpu: Opened,
         plan: Plan,
         source: &dyn Source,
         options: &GpuOptions,
@@ -142,6 +152,10 @@ impl GpuBackend {
     ) -> Result<GpuBackend> {
         let (limits, graph) = (plan.limits(), plan.graph());
         check_batch(&gpu, limits.tokens)?;
+        let checks = match &options.checks {
+            Some(folder) => selftest::choose(&mut gpu, &formats(graph), options.half(), folder)?,
+            None => vec![],
+        };
         let storage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
         let words = tables::words(graph, limits.tokens, limits.outputs, options.page_entries);
         let cache: u64 = attentions(graph).map(|a| options.kv_bytes(a)).sum();
@@ -162,7 +176,20 @@ impl GpuBackend {
         let (upload, runs) = (Vec::with_capacity(words), Vec::with_capacity(dispatches.len()));
         let (logits, best) = (Vec::with_capacity(logits), Vec::with_capacity(limits.outputs));
         let per_word = options.per_word();
-        Ok(GpuBackend { gpu, plan, buffers, pipelines, dispatches, readback, upload, runs, logits, best, per_word })
+        Ok(GpuBackend {
+            gpu,
+            plan,
+            buffers,
+            pipelines,
+            dispatches,
+            readback,
+            upload,
+            runs,
+            logits,
+            best,
+            per_word,
+            checks,
+        })
     }
 
     /// The device.
@@ -260,6 +287,31 @@ fn check_batch(gpu: &Opened, tokens: usize) -> Result<()> {
     Err(gpu.error(detail, "lower the batch (--batch; for encoders the context, --ctx), or use another device"))
 }
 
+/// Formats of the matrices that products are made with.
+fn formats(graph: &Graph) -> Vec<Format> {
+    let mut formats = vec![];
+    for op in &graph.ops {
+        if let Op::MatMul { weight, .. } = op {
+            let format = graph.weights[weight.0 as usize].format;
+            if !formats.contains(&format) {
+                formats.push(format);
+            }
+        }
+    }
+    formats
+}
+
+/// Tests the kernels that an adapter would get for common formats; what was found before is read from `folder`. The
+/// first word says how products are shared out.
+///
+/// # Errors
+/// There is no such adapter, or it computes even the simplest kernels wrongly.
+pub fn checks(device: &Device, folder: &Path) -> Result<(String, Vec<Check>)> {
+    let mut gpu = adapter::open(device)?;
+    let all = selftest::choose(&mut gpu, &[Format::Q4K, Format::Q8_0, Format::F16], true, folder)?;
+    Ok((gpu.description.kernels, all))
+}
+
 /// A buffer that kernels see whole.
 fn bound(gpu: &Opened, what: &str, bytes: u64, usage: BufferUsages) -> Result<Buffer> {
     let limit = gpu.device.limits().max_storage_buffer_binding_size;
@@ -304,9 +356,25 @@ impl Backend for GpuBackend {
         Ok(&self.best)
     }
 
+    fn times(&mut self, batch: &Batch) -> Result<Option<Vec<KernelTime>>> {
+        self.time(batch)
+    }
+
+    fn replay(&mut self, batch: &Batch) -> Result<Option<Replay>> {
+        self.replayed(batch).map(Some)
+    }
+
+    fn reach(&mut self) -> Result<Option<Reach>> {
+        roof::measure(&self.gpu).map(Some)
+    }
+
     fn info(&self) -> Info {
         let d = &self.gpu.description;
-        let kernels = format!("WGSL, {}, f32", d.kernels);
+        let tested = match self.checks.iter().map(|check| check.error).reduce(f64::max) {
+            Some(worst) => format!("; {} variants tested, error at most {worst:.0e}", self.checks.len()),
+            None => String::new(),
+        };
+        let kernels = format!("WGSL, {}, f32{tested}", d.kernels);
         Info { device: format!("{} ({}, {})", d.name, d.api, d.driver), kernels, threads: 0 }
     }
 }

@@ -41,28 +41,35 @@ fn upload(gpu: &Opened, what: &str, bytes: &[u8], usage: BufferUsages) -> Result
     Ok(buffer)
 }
 
-/// Runs a kernel with `x` times `y` workgroups.
-///
-/// # Errors
-/// The driver refuses it.
-pub fn run(gpu: &Opened, kernel: Kernel, memory: &Memory, [x, y]: [u32; 2]) -> Result<After> {
-    let mut pipelines = Pipelines::default();
-    let pipeline = pipelines.get(gpu, kernel)?;
-    let mut tables = memory.tables.to_vec();
-    tables.resize(tables.len().max(HEAD) + 64, 0);
-    let storage = BufferUsages::STORAGE;
-    let tables = upload(gpu, "tables", bytemuck::cast_slice(&tables), storage | BufferUsages::UNIFORM)?;
-    let mut op = memory.op.to_vec();
-    op.resize(op.len().next_multiple_of(16), 0);
-    let op = upload(gpu, "parameters", &op, BufferUsages::UNIFORM)?;
-    let arena = upload(gpu, "arena", bytemuck::cast_slice(memory.arena), storage)?;
-    let weights = upload(gpu, "weights", bytemuck::cast_slice(memory.weights), storage)?;
-    let cache = upload(gpu, "cache", bytemuck::cast_slice(memory.cache), storage)?;
-    let vectors = upload(gpu, "vectors", bytemuck::cast_slice(memory.vectors), storage)?;
-    let entries: Vec<_> = kernel
-        .bindings()
-        .iter()
-        .map(|b| {
+/// A kernel with its memory on the device.
+pub struct SetUp {
+    pipelines: Pipelines,
+    pipeline: usize,
+    group: wgpu::BindGroup,
+    arena: Buffer,
+    cache: Buffer,
+}
+
+impl SetUp {
+    /// Brings a kernel's memory to the device.
+    ///
+    /// # Errors
+    /// The driver refuses it, or there is no room.
+    pub fn new(gpu: &Opened, kernel: Kernel, memory: &Memory) -> Result<SetUp> {
+        let mut pipelines = Pipelines::default();
+        let pipeline = pipelines.get(gpu, kernel)?;
+        let mut tables = memory.tables.to_vec();
+        tables.resize(tables.len().max(HEAD) + 64, 0);
+        let storage = BufferUsages::STORAGE;
+        let tables = upload(gpu, "tables", bytemuck::cast_slice(&tables), storage | BufferUsages::UNIFORM)?;
+        let mut op = memory.op.to_vec();
+        op.resize(op.len().next_multiple_of(16), 0);
+        let op = upload(gpu, "parameters", &op, BufferUsages::UNIFORM)?;
+        let arena = upload(gpu, "arena", bytemuck::cast_slice(memory.arena), storage)?;
+        let weights = upload(gpu, "weights", bytemuck::cast_slice(memory.weights), storage)?;
+        let cache = upload(gpu, "cache", bytemuck::cast_slice(memory.cache), storage)?;
+        let vectors = upload(gpu, "vectors", bytemuck::cast_slice(memory.vectors), storage)?;
+        let entry = |b: &shaders::Binding| {
             let binding = match b.index {
                 place::STEP => wgpu::BufferBinding {
                     size: wgpu::BufferSize::new(HEAD as u64 * 4),
@@ -76,17 +83,43 @@ pub fn run(gpu: &Opened, kernel: Kernel, memory: &Memory, [x, y]: [u32; 2]) -> R
                 _ => vectors.as_entire_buffer_binding(),
             };
             wgpu::BindGroupEntry { binding: b.index, resource: wgpu::BindingResource::Buffer(binding) }
-        })
-        .collect();
-    let layout = pipelines.layout(kernel);
-    let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries });
+        };
+        let entries: Vec<_> = kernel.bindings().iter().map(entry).collect();
+        let layout = pipelines.layout(kernel);
+        let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries });
+        Ok(SetUp { pipelines, pipeline, group, arena, cache })
+    }
+
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder, [x, y]: [u32; 2], times: usize) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        pass.set_pipeline(&self.pipelines.all()[self.pipeline]);
+        pass.set_bind_group(0, &self.group, &[]);
+        for _ in 0..times {
+            pass.dispatch_workgroups(x, y, 1);
+        }
+    }
+
+    /// Runs it so many times with `x` times `y` workgroups and waits.
+    ///
+    /// # Errors
+    /// The device was lost, or does not answer.
+    pub fn replay(&self, gpu: &Opened, grid: [u32; 2], times: usize) -> Result<()> {
+        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        self.encode(&mut encoder, grid, times);
+        gpu.queue.submit([encoder.finish()]);
+        gpu.read_with(&self.arena, 0, &mut |_| ())
+    }
+}
+
+/// Runs a kernel with `x` times `y` workgroups.
+///
+/// # Errors
+/// The driver refuses it.
+pub fn run(gpu: &Opened, kernel: Kernel, memory: &Memory, grid: [u32; 2]) -> Result<After> {
+    let set_up = SetUp::new(gpu, kernel, memory)?;
     let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-    pass.set_pipeline(&pipelines.all()[pipeline]);
-    pass.set_bind_group(0, &group, &[]);
-    pass.dispatch_workgroups(x, y, 1);
-    drop(pass);
-    let back = [read_later(gpu, &mut encoder, &arena)?, read_later(gpu, &mut encoder, &cache)?];
+    set_up.encode(&mut encoder, grid, 1);
+    let back = [read_later(gpu, &mut encoder, &set_up.arena)?, read_later(gpu, &mut encoder, &set_up.cache)?];
     gpu.queue.submit([encoder.finish()]);
     let [arena, cache] = back.map(|buffer| gpu.read(&buffer, buffer.size()));
     let (mut arena, mut cache) = (bytemuck::pod_collect_to_vec(&arena?), bytemuck::pod_collect_to_vec(&cache?));

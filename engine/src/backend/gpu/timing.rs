@@ -1,43 +1,21 @@
 //! Where a step's time goes: every dispatch in a pass of its own between two timestamps.
 
+use super::super::{KernelTime, Replay};
 use super::{GpuBackend, Want};
 use crate::batch::Batch;
 use crate::error::Result;
-use shaders::Kernel;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use wgpu::{BufferUsages, QuerySet, QuerySetDescriptor, QueryType};
 
 /// Dispatches that one set of timestamps has room for.
 const ROOM: usize = 2048;
-
-/// How long one dispatch ran.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct KernelTime {
-    /// What ran.
-    pub kernel: Kernel,
-    /// Nanoseconds by the device's own clock.
-    pub ns: f64,
-    /// Bytes of weights that it read, each as often as it is read.
-    pub bytes: u64,
-}
-
-/// What replaying a step takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Replay {
-    /// Dispatches.
-    pub dispatches: usize,
-    /// Bytes of weights that they read.
-    pub bytes: u64,
-    /// Time that the processor took to encode and submit them.
-    pub encode: Duration,
-}
 
 impl GpuBackend {
     /// Computes a batch with every dispatch timed; none if the adapter has no timestamps.
     ///
     /// # Errors
     /// The device was lost, or does not answer.
-    pub fn time(&mut self, batch: &Batch) -> Result<Option<Vec<KernelTime>>> {
+    pub(super) fn time(&mut self, batch: &Batch) -> Result<Option<Vec<KernelTime>>> {
         if !self.gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
             return Ok(None);
         }
@@ -68,7 +46,7 @@ impl GpuBackend {
         }
         let period = f64::from(self.gpu.queue.get_timestamp_period());
         let times = runs.iter().zip(ticks.chunks_exact(2)).map(|(run, ticks)| KernelTime {
-            kernel: self.pipelines.kernel(run.pipeline),
+            kernel: self.pipelines.kernel(run.pipeline).name(),
             ns: ticks[1].saturating_sub(ticks[0]) as f64 * period,
             bytes: run.bytes,
         });
@@ -79,7 +57,7 @@ impl GpuBackend {
     ///
     /// # Errors
     /// As [`GpuBackend::time`].
-    pub fn replay(&mut self, batch: &Batch) -> Result<Replay> {
+    pub(super) fn replayed(&mut self, batch: &Batch) -> Result<Replay> {
         let start = Instant::now();
         self.submit(batch, Want::Rows);
         let encode = start.elapsed();

@@ -7,6 +7,7 @@
 
 mod attention;
 mod cases;
+pub mod device;
 mod matmul;
 mod report;
 mod rows;
@@ -61,7 +62,7 @@ const BATCH: Duration = Duration::from_millis(4);
 /// So many batches are timed.
 const BATCHES: usize = 15;
 /// Positions that a generated token sees, unless a depth is asked for.
-const DEPTH: usize = 512;
+pub const DEPTH: usize = 512;
 
 /// Measures all kernels of a model; the roof is that of the machine now.
 ///

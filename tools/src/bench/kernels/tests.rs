@@ -9,7 +9,7 @@ use engine::{Isa, KvType, Precision};
 use gguf::Gguf;
 
 fn setting(precision: Precision, kv: KvType, isa: Isa) -> Setting {
-    Setting { model: 0, batch: 2048, ubatch: 40, threads: 2, kv, precision, isa }
+    Setting { model: 0, batch: 2048, ubatch: 40, threads: 2, kv, precision, isa, gpu: None }
 }
 
 /// Calls `f` with the shapes of both kinds of steps of a tiny model.
