@@ -4,15 +4,14 @@
 //! a step runs, and an idle engine sleeps.
 
 use crate::adapter::{self, Adapted, Adapter};
-use crate::backend::cpu::{CpuBackend, CpuOptions, Shared};
-#[cfg(feature = "gpu")]
-use crate::backend::gpu::{self, GpuBackend, GpuOptions};
-use crate::backend::{Backend, Device, Info, KvType};
+use crate::backend::cpu::Shared;
+use crate::backend::{Backend, Device, GpuLayers, Info, KvType};
 use crate::error::{Error, Result};
 use crate::file::ModelFile;
 use crate::graph::{Builder, Graph};
 use crate::kv::PAGE;
-use crate::plan::{self, Plan, Precision};
+use crate::placement::{MemoryPlan, Parts};
+use crate::plan::Precision;
 use crate::probe::Probe;
 use crate::request::{Event, Request, Sink};
 use crate::scheduler::{self, Results, Scheduler};
@@ -48,6 +47,8 @@ pub struct Options {
     pub precision: Precision,
     /// What the model runs on.
     pub device: Device,
+    /// How many layers run there.
+    pub gpu_layers: GpuLayers,
     /// Most tokens of a prompt that one step computes.
     pub batch: usize,
     /// Most sequences at once.
@@ -83,6 +84,7 @@ impl Default for Options {
             kv: KvType::default(),
             precision: Precision::default(),
             device: Device::default(),
+            gpu_layers: GpuLayers::default(),
             batch: 512,
             sequences: 1,
             embeddings: false,
@@ -110,30 +112,13 @@ pub enum Progress {
     },
 }
 
-/// Where the memory goes, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryPlan {
-    /// Weights in the backend's layout.
-    pub weights: u64,
-    /// KV cache of all sequences.
-    pub kv: u64,
-    /// Everything a step writes.
-    pub activations: u64,
-}
-
-impl MemoryPlan {
-    /// All of it.
-    pub fn total(&self) -> u64 {
-        self.weights + self.kv + self.activations
-    }
-}
-
 /// A model that has been read and laid out, but not loaded: everything that can be known before any work.
 pub struct Blueprint {
     spec: Spec,
     tokenizer: Arc<Tokenizer>,
     template: Option<ChatTemplate>,
-    plan: Plan,
+    graph: Graph,
+    parts: Parts,
     limits: scheduler::Limits,
     memory: MemoryPlan,
     options: Options,
@@ -150,11 +135,11 @@ impl Blueprint {
         let limits = limits(&spec, options)?;
         spec.n_ctx = limits.ctx;
         let graph = (spec.arch.build)(&spec, Builder::new(&spec, source)?)?;
-        let plan = compile(graph, &limits, options)?;
+        let parts = Parts::new(&graph, spec.layers.len(), &limits, options)?;
         let tokenizer = Arc::new(Tokenizer::from_meta(gguf.meta())?);
         let template = ChatTemplate::from_meta(gguf.meta())?;
-        let memory = memory_plan(&spec, &plan, &limits, options);
-        let blueprint = Blueprint { spec, tokenizer, template, plan, limits, memory, options: options.clone() };
+        let (memory, options) = (parts.memory(&limits, options), options.clone());
+        let blueprint = Blueprint { spec, tokenizer, template, graph, parts, limits, memory, options };
         blueprint.check_memory()?;
         Ok(blueprint)
     }
@@ -181,7 +166,7 @@ impl Blueprint {
 
     /// The model as data.
     pub fn graph(&self) -> &Graph {
-        self.plan.graph()
+        &self.graph
     }
 
     /// What steps have room for.
@@ -199,14 +184,14 @@ impl Blueprint {
     /// # Errors
     /// A weight or the device fails.
     pub fn load(self, source: &dyn Source, progress: &mut dyn FnMut(Progress)) -> Result<Box<dyn Backend>> {
-        let Blueprint { plan, limits, options, .. } = self;
-        load_backend(plan, source, &limits, &options, &mut |done, total| progress(Progress::Weights { done, total }))
+        let Blueprint { parts, limits, options, .. } = self;
+        parts.load(source, &limits, &options, &mut |done, total| progress(Progress::Weights { done, total }))
     }
 
     fn check_memory(&self) -> Result<()> {
-        let total = self.memory.total();
+        let total = self.memory.host.total();
         match self.options.memory {
-            Some(available) if self.options.device.is_cpu() && total > available => Err(Error::Memory {
+            Some(available) if total > available => Err(Error::Memory {
                 what: format!(
                     "{} with a context of {} for {} sequence(s)",
                     self.spec.name, self.limits.ctx, self.limits.sequences
@@ -237,76 +222,6 @@ pub(crate) fn with_source<T>(
     let made = go_on(Blueprint::new(gguf, &adapted, options)?, &adapted)?;
     files.iter().try_for_each(ModelFile::check_unchanged)?;
     Ok(made)
-}
-
-/// Lays a graph out for the device that is asked for.
-fn compile(graph: Graph, limits: &scheduler::Limits, options: &Options) -> Result<Plan> {
-    let plan_limits = |precision| plan::Limits { tokens: limits.batch, outputs: limits.outputs, precision };
-    if options.device.is_cpu() {
-        CpuBackend::check(&graph)?;
-        return Ok(Plan::compile(graph, plan_limits(options.precision), &CpuBackend::act_bytes));
-    }
-    #[cfg(feature = "gpu")]
-    return GpuBackend::check(&graph).map(|()| Plan::compile(graph, plan_limits(Precision::F32), &|_, _, _| 0));
-    #[cfg(not(feature = "gpu"))]
-    Err(no_gpu(options))
-}
-
-#[cfg(not(feature = "gpu"))]
-fn no_gpu(options: &Options) -> Error {
-    Error::Option {
-        name: "--device",
-        found: options.device.to_string(),
-        expected: "cpu: this program was built without GPUs (cargo feature gpu)".into(),
-    }
-}
-
-fn memory_plan(spec: &Spec, plan: &Plan, limits: &scheduler::Limits, options: &Options) -> MemoryPlan {
-    let kv = (spec.kv_bytes_per_token(options.kv.bytes()) * limits.pages * PAGE) as u64;
-    #[cfg(feature = "gpu")]
-    if !options.device.is_cpu() {
-        return MemoryPlan { weights: gpu::weight_bytes(plan.graph()), kv, activations: plan.arena_bytes() as u64 };
-    }
-    let shared = options.weights.as_ref().is_some_and(|weights| weights.cover(plan.graph()));
-    MemoryPlan {
-        weights: if shared { 0 } else { CpuBackend::weight_bytes(plan.graph()) },
-        kv,
-        activations: CpuBackend::activation_bytes(plan, limits.ctx) as u64,
-    }
-}
-
-/// Loads a plan onto the device that is asked for.
-fn load_backend(
-    plan: Plan,
-    source: &dyn Source,
-    limits: &scheduler::Limits,
-    options: &Options,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<Box<dyn Backend>> {
-    #[cfg(feature = "gpu")]
-    if !options.device.is_cpu() {
-        let gpu = GpuOptions {
-            device: options.device.clone(),
-            kv: options.kv,
-            pages: limits.pages,
-            page_entries: limits.sequences * limits.ctx.div_ceil(PAGE),
-            check_tensors: options.check_tensors,
-            checks: options.checks.clone(),
-        };
-        return Ok(Box::new(GpuBackend::load(plan, source, &gpu, progress)?));
-    }
-    let cpu = CpuOptions {
-        threads: options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
-        isa: options.isa.unwrap_or_else(Isa::best),
-        kv: options.kv,
-        pages: limits.pages,
-        ctx: limits.ctx,
-        check_tensors: options.check_tensors,
-        check_workers: options.check_workers,
-        probe: options.probe.clone(),
-        weights: options.weights.clone(),
-    };
-    Ok(Box::new(CpuBackend::load(plan, source, &cpu, progress)?))
 }
 
 fn limits(spec: &Spec, options: &Options) -> Result<scheduler::Limits> {

@@ -5,16 +5,19 @@
 //! its residual), never discovered later. Shapes are checked against the file as each weight is named.
 
 mod adapt;
+mod cut;
 mod op;
+mod rope;
 
 use crate::error::{Error, Result};
 use crate::source::Source;
-use crate::spec::{Pairing, Rope, Spec};
+use crate::spec::Spec;
 use gguf::{Format, TensorInfo};
 use std::collections::HashSet;
 use std::ops::Range;
 
 pub use kernels::rowwise::Activation;
+pub use rope::RopeFreqs;
 
 /// A matrix that a step computes: one row of `width` floats for each token or each wanted output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,50 +71,6 @@ pub struct WeightInfo {
     pub experts: usize,
     /// How it is used.
     pub kind: WeightKind,
-}
-
-/// Rotary embedding with its frequencies worked out.
-#[derive(Clone, Debug)]
-pub struct RopeFreqs {
-    /// Each pair turns by this times the angle of the pair before it.
-    pub ratio: f32,
-    /// Factor on all angles.
-    pub scale: f32,
-    /// Divisors of the angles, one a pair.
-    pub factors: Vec<f32>,
-    /// Which elements pair up.
-    pub pairing: Pairing,
-    /// Factor on cosines and sines.
-    pub magnitude: f64,
-}
-
-impl RopeFreqs {
-    /// Pairs of a head.
-    pub fn pairs(&self) -> usize {
-        self.factors.len()
-    }
-
-    /// Radians that each pair turns by at a position.
-    ///
-    /// The angles are a geometric series of f32, each rounded, as models were trained and as the engines that published
-    /// expected values compute them; their cosines and sines are those of f64, rounded once. At position 750 exact
-    /// angles would move the logits of gemma-3-270m by 0.0025.
-    pub fn angles(&self, position: u32) -> impl Iterator<Item = f64> {
-        let mut next = position as f32;
-        self.factors.iter().map(move |factor| {
-            let angle = next;
-            next *= self.ratio;
-            f64::from(self.scale * (angle / factor))
-        })
-    }
-
-    /// Writes the cosines and sines of a position.
-    pub fn fill(&self, position: u32, cos: &mut [f32], sin: &mut [f32]) {
-        for ((cos, sin), angle) in cos.iter_mut().zip(sin).zip(self.angles(position)) {
-            let (s, c) = libm::sincos(angle);
-            (*cos, *sin) = ((c * self.magnitude) as f32, (s * self.magnitude) as f32);
-        }
-    }
 }
 
 /// Attention of one layer.
@@ -235,6 +194,8 @@ pub struct Graph {
     pub ops: Vec<Op>,
     /// Slopes of ALiBi, one a query head.
     pub slopes: Vec<f32>,
+    /// A value that is given with each batch, in a graph that goes on where another ends.
+    pub input: Option<ValueId>,
     /// The result: for each wanted output a row of logits, or of an embedding model's hidden state.
     pub logits: ValueId,
 }
@@ -254,7 +215,8 @@ impl<'a> Builder<'a> {
     /// context asked for.
     pub fn new(spec: &Spec, source: &'a dyn Source) -> Result<Builder<'a>> {
         let slopes = spec.alibi.clone();
-        let graph = Graph { values: vec![], weights: vec![], ropes: vec![], ops: vec![], slopes, logits: ValueId(0) };
+        let (values, weights, ropes, ops) = (vec![], vec![], vec![], vec![]);
+        let graph = Graph { values, weights, ropes, ops, slopes, input: None, logits: ValueId(0) };
         let mut b = Builder { source, graph, used: HashSet::new(), fault: None };
         for rope in &spec.ropes {
             let pairs = rope.dims / 2;
@@ -263,7 +225,7 @@ impl<'a> Builder<'a> {
             let long = b.read_vector("rope_factors_long.weight", pairs)?;
             let stretched = rope.long_from.is_some_and(|original| spec.n_ctx > original);
             let factors = one.or(if stretched { long } else { short });
-            b.graph.ropes.push(rope_freqs(rope, factors.as_deref()));
+            b.graph.ropes.push(RopeFreqs::new(rope, factors.as_deref()));
         }
         Ok(b)
     }
@@ -569,31 +531,4 @@ fn check_shape(info: &TensorInfo, dims: &[u64]) -> Result<()> {
         found: format!("shape {found:?}"),
         expected: format!("shape {dims:?}"),
     })
-}
-
-/// The angles of a rotary embedding (Su et al., 2021): pair i turns by `position * base^(-2i / dims) * scale / factor[i]`
-/// (factors as published with Llama 3.1, or those of YaRN).
-fn rope_freqs(rope: &Rope, factors: Option<&[f32]>) -> RopeFreqs {
-    let pairs = rope.dims / 2;
-    let mut factors = factors.map_or_else(|| vec![1.0; pairs], <[f32]>::to_vec);
-    if let Some(yarn) = rope.yarn {
-        // The pair that turns `beta` times over the original context.
-        let pair = |beta: f64| {
-            rope.dims as f64 * libm::log(yarn.original as f64 / (beta * std::f64::consts::TAU))
-                / (2.0 * libm::log(rope.base))
-        };
-        let low = pair(yarn.beta_fast).floor().max(0.0);
-        let high = pair(yarn.beta_slow).ceil().min(rope.dims as f64 - 1.0);
-        for (i, factor) in factors.iter_mut().enumerate() {
-            let interpolated = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
-            *factor /= (interpolated / yarn.factor + (1.0 - interpolated)) as f32;
-        }
-    }
-    RopeFreqs {
-        ratio: libm::pow(rope.base, -2.0 / rope.dims as f64) as f32,
-        scale: rope.scale as f32,
-        factors,
-        pairing: rope.pairing,
-        magnitude: rope.magnitude,
-    }
 }

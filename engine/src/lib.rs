@@ -26,6 +26,8 @@ pub mod inspect;
 pub mod kv;
 pub mod models;
 pub mod pace;
+#[cfg(not(target_family = "wasm"))]
+mod placement;
 pub mod plan;
 mod probe;
 pub mod request;
@@ -38,13 +40,15 @@ pub mod tokenizer;
 
 #[cfg(not(target_family = "wasm"))]
 pub use adapter::Adapter;
-pub use backend::{Device, KvType};
+pub use backend::{Device, GpuLayers, KvType};
 #[cfg(not(target_family = "wasm"))]
-pub use engine::{Blueprint, DEFAULT_CTX, Engine, Load, MemoryPlan, Options, Progress};
+pub use engine::{Blueprint, DEFAULT_CTX, Engine, Load, Options, Progress};
 pub use error::{Error, Result};
 /// The loops beneath, for benchmarks.
 pub use kernels;
 pub use kernels::Isa;
+#[cfg(not(target_family = "wasm"))]
+pub use placement::{Memory, MemoryPlan};
 pub use plan::Precision;
 pub use probe::Probe;
 pub use request::{Cancel, Constraint, Event, Finish, Request, Timings};

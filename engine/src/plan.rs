@@ -9,6 +9,7 @@
 //! same: then each worker meets only its own rows. [`Step::barrier`] holds the answer; it is what makes the
 //! unsynchronised access of the workers sound, and `Plan::compile` is the only place that makes a `Plan`.
 
+use crate::error::{Error, Result};
 use crate::graph::{Graph, Op, Rows, ValueId, WeightId};
 use gguf::Format;
 use std::ops::Range;
@@ -182,6 +183,18 @@ impl Plan {
         self.values[v.0 as usize]
     }
 
+    /// Where so many floats of the input go.
+    ///
+    /// # Errors
+    /// The graph has no input, or they are too many.
+    pub fn given(&self, floats: usize) -> Result<Range<usize>> {
+        let room = self.graph.input.map(|v| self.value(v));
+        match room.filter(|room| floats * 4 <= room.bytes) {
+            Some(room) => Ok(room.offset..room.offset + floats * 4),
+            None => Err(Error::Internal(format!("{floats} floats of input for a plan with room for {room:?}"))),
+        }
+    }
+
     /// Where a value's quantized rows live, if any matmul wants them.
     pub fn acts(&self, v: ValueId) -> Option<Buffer> {
         self.acts[v.0 as usize]
@@ -292,8 +305,9 @@ pub fn integer_product(format: Format, precision: Precision) -> bool {
     precision != Precision::F32 && kernels::panel::is_coded(format)
 }
 
+/// How an operation touches a value.
 #[derive(Clone, Copy)]
-enum Access {
+pub(crate) enum Access {
     Read,
     Write,
     Both,
@@ -302,7 +316,7 @@ enum Access {
 }
 
 /// The values that an operation touches.
-fn operands(op: &Op) -> Vec<(ValueId, Access)> {
+pub(crate) fn operands(op: &Op) -> Vec<(ValueId, Access)> {
     use Access::{Both, Product, Read, Write};
     match *op {
         Op::Embed { add, out, .. } => add.map(|a| (a, Read)).into_iter().chain([(out, Write)]).collect(),
@@ -383,6 +397,10 @@ impl<'a> Layout<'a> {
             let bytes = (rope.pairs() * 2 * limits.tokens * 4).next_multiple_of(ALIGN);
             layout.rope_tables.push(Buffer { offset: layout.top, bytes });
             layout.top += bytes;
+        }
+        // What is given is there before the first step.
+        if let Some(v) = graph.input {
+            layout.touch(Placed::Value(v), graph.values[v.0 as usize].width * rows(v) * 4, 0);
         }
         for (step, kind) in kinds.iter().enumerate() {
             match kind {

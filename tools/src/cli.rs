@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 use engine::sampler::Params;
-use engine::{Device, Isa, KvType, Options, Precision};
+use engine::{Device, GpuLayers, Isa, KvType, Options, Precision};
 
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -150,6 +150,10 @@ pub struct EngineFlags {
     /// What to run on: cpu, gpu for the best GPU, or a number or name of `handmill devices`
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = Device::from_str)]
     pub device: Device,
+    /// How many layers run on the GPU of --device, the last ones; those before run on the processor. 0 is none, -1 as many as
+    /// it has room for [default: all]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = GpuLayers::from_str)]
+    pub gpu_layers: Option<GpuLayers>,
 }
 
 impl EngineFlags {
@@ -162,6 +166,7 @@ impl EngineFlags {
             kv: self.kv,
             precision: self.precision,
             device: self.device.clone(),
+            gpu_layers: self.gpu_layers.unwrap_or_default(),
             batch: self.batch,
             memory: memory::available(),
             adapters: self.adapters.clone(),

@@ -48,6 +48,41 @@ impl fmt::Display for Device {
     }
 }
 
+/// How many of a model's layers run on the GPU that is asked for: the last ones, with the output. The rest, with the
+/// embeddings, runs on the processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GpuLayers {
+    /// All, or none where the device is the processor.
+    #[default]
+    All,
+    /// So many; all where the model has no more.
+    Count(usize),
+    /// As many as it has room for.
+    Fitting,
+}
+
+impl FromStr for GpuLayers {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<GpuLayers, String> {
+        match (word.trim(), word.trim().parse()) {
+            ("-1", _) => Ok(GpuLayers::Fitting),
+            (_, Ok(n)) => Ok(GpuLayers::Count(n)),
+            _ => Err("expected a number of layers, or -1 for as many as there is room for".into()),
+        }
+    }
+}
+
+impl fmt::Display for GpuLayers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GpuLayers::All => f.write_str("all"),
+            GpuLayers::Count(n) => write!(f, "{n}"),
+            GpuLayers::Fitting => f.write_str("-1"),
+        }
+    }
+}
+
 /// What an adapter is, a GPU or what passes for one.
 #[derive(Clone, Debug)]
 pub struct Description {
@@ -117,5 +152,10 @@ mod tests {
             assert_eq!(device.to_string(), word);
         }
         assert!(" ".parse::<Device>().is_err());
+        for (word, layers) in [("-1", GpuLayers::Fitting), ("0", GpuLayers::Count(0)), ("17", GpuLayers::Count(17))] {
+            assert_eq!(word.parse(), Ok(layers));
+            assert_eq!(layers.to_string(), word);
+        }
+        assert!("-2".parse::<GpuLayers>().is_err() && "all".parse::<GpuLayers>().is_err());
     }
 }

@@ -12,9 +12,10 @@ mod device;
 #[cfg(all(feature = "gpu", not(target_family = "wasm")))]
 pub mod gpu;
 pub mod pool;
+pub(crate) mod split;
 mod written;
 
-pub use device::{Description, Device, adapters, number};
+pub use device::{Description, Device, GpuLayers, adapters, number};
 pub use kernels::kv::KvType;
 pub use written::Written;
 
@@ -64,6 +65,11 @@ pub struct Reach {
 pub trait Backend: Send {
     /// Computes a batch: logits, one row for each of its outputs.
     fn run<'a>(&'a mut self, batch: &'a Batch) -> Logits<'a>;
+    /// Takes the graph's input for the next batch, in a graph that has one: a row for each token.
+    ///
+    /// # Errors
+    /// The graph has none, or it is larger.
+    fn give(&mut self, rows: &[f32]) -> Result<()>;
     /// Computes one operation of the graph, after all before it for the same batch, and gives what it has written. For
     /// those who look for an error: slow, and no part of a step.
     ///

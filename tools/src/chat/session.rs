@@ -97,9 +97,9 @@ impl Session {
             info.kernels,
             info.threads,
             bytes(memory.total()),
-            bytes(memory.weights),
-            bytes(memory.kv),
-            bytes(memory.activations),
+            bytes(memory.weights()),
+            bytes(memory.kv()),
+            bytes(memory.activations()),
         )
     }
 

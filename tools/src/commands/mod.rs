@@ -139,7 +139,11 @@ pub fn is_path(model: &str) -> bool {
 /// # Errors
 /// Whatever the engine says.
 pub fn open(path: &Path, options: &Options, ui: Ui) -> Result<Engine> {
-    Ok(Engine::open(path, options, &mut loading(ui))?)
+    let engine = Engine::open(path, options, &mut loading(ui))?;
+    if !options.device.is_cpu() {
+        ui.say(&format!("runs on {} ({})", engine.info().device, engine.info().kernels));
+    }
+    Ok(engine)
 }
 
 /// Shows the progress of a load.

@@ -75,6 +75,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut session = Session::new(engine, mode, generation, loading);
     session.system = arguments.system.clone();
     session.verbose = arguments.verbose;
+    if session.verbose {
+        ui.say(session.info().trim_end());
+    }
     match prompt {
         Some(prompt) => chat::once(&mut session, &prompt, ui),
         None => chat::interactive(&mut session, &arguments.model, ui),

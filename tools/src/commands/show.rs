@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::str::FromStr;
 
 use clap::Args;
 use engine::file::ModelFile;
-use engine::{Blueprint, KvType, MemoryPlan, Options};
+use engine::{Blueprint, Device, GpuLayers, KvType, Memory, MemoryPlan, Options};
 use gguf::{Array, Endian, Gguf, Value, ValueType};
 use serde_json::{Map, json};
 
@@ -25,7 +26,7 @@ const WHOLE_ELEMENTS: usize = 64;
 /// Arguments of `show`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  handmill show smollm2\n  handmill show ./model.gguf --ctx 8192 --kv f32\n  handmill show smollm2 --json"
+    after_help = "Examples:\n  handmill show smollm2\n  handmill show ./model.gguf --ctx 8192 --kv f32\n  handmill show smollm2 --device gpu --gpu-layers 20\n  handmill show smollm2 --json"
 )]
 pub struct Arguments {
     /// A name of the store or the catalogue, or the path of a GGUF file
@@ -39,6 +40,12 @@ pub struct Arguments {
     /// Sequences at once in the memory plan
     #[arg(long, value_name = "N", default_value_t = 1)]
     sequences: usize,
+    /// Device of the memory plan: cpu, gpu, or a number or name of `handmill devices`
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = Device::from_str)]
+    device: Device,
+    /// How many layers are on the GPU in the memory plan [default: all]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = GpuLayers::from_str)]
+    gpu_layers: Option<GpuLayers>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -52,8 +59,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let path = super::find(&arguments.model, Ui::stderr())?;
     let file = ModelFile::open(&path)?;
     let gguf = file.parse()?;
-    let options =
-        Options { ctx: arguments.ctx, kv: arguments.kv, sequences: arguments.sequences, ..Options::default() };
+    let options = Options {
+        ctx: arguments.ctx,
+        kv: arguments.kv,
+        sequences: arguments.sequences,
+        device: arguments.device.clone(),
+        gpu_layers: arguments.gpu_layers.unwrap_or_default(),
+        ..Options::default()
+    };
     let plan = Blueprint::new(&gguf, &file.source(&gguf), &options).map(|b| (b.ctx(), b.memory()));
     if arguments.json {
         return print(&format!("{:#}\n", describe(&path, &file, &gguf, &plan)));
@@ -129,15 +142,20 @@ fn memory_text(ctx: usize, arguments: &Arguments, plan: MemoryPlan) -> String {
     let cache = format!("{ctx} tokens, {} sequence(s), {kv}", arguments.sequences);
     let available = memory::available().map(|n| format!("{} are available", bytes(n))).unwrap_or_default();
     let row = |what: &str, size: u64, note: &str| vec![format!("  {what}"), count(size), bytes(size), note.to_string()];
-    table(
-        &[
-            row("weights", plan.weights, "as laid out for the kernels"),
-            row("KV cache", plan.kv, &cache),
-            row("activations", plan.activations, &format!("a batch of {}", Options::default().batch)),
-            row("total", plan.total(), &available),
-        ],
-        &[1, 2],
-    )
+    let part = |name: &str, m: Memory, available: &str| {
+        let rows = [
+            row("weights", m.weights, "as laid out for the kernels"),
+            row("KV cache", m.kv, &cache),
+            row("activations", m.activations, &format!("a batch of {}", Options::default().batch)),
+            row("total", m.total(), available),
+        ];
+        format!("{name}{}", table(&rows, &[1, 2]))
+    };
+    match (plan.host.total(), plan.device.total()) {
+        (_, 0) => part("", plan.host, &available),
+        (0, _) => part("on the GPU\n", plan.device, ""),
+        _ => part("on the processor\n", plan.host, &available) + &part("on the GPU\n", plan.device, ""),
+    }
 }
 
 /// A value on one line.
@@ -198,7 +216,11 @@ fn describe(
     let parameters: u64 = gguf.tensors().iter().map(|t| t.shape.elements()).sum();
     let memory = match plan {
         Ok((ctx, m)) => json!({
-            "ctx": ctx, "weights": m.weights, "kv": m.kv, "activations": m.activations, "total": m.total(),
+            "ctx": ctx, "weights": m.weights(), "kv": m.kv(), "activations": m.activations(), "total": m.total(),
+            "device": {
+                "weights": m.device.weights, "kv": m.device.kv, "activations": m.device.activations,
+                "total": m.device.total(),
+            },
         }),
         Err(e) => json!({ "error": e.to_string() }),
     };

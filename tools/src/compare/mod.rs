@@ -34,8 +34,8 @@ Examples:
   handmill compare ./f16.gguf --a cpu --b cpu,model=./q4_k.gguf --json
 
 A side is DEVICE[,KEY=VALUE]...: a device as --device takes it elsewhere (cpu, gpu, a number or a name of `handmill
-devices`; gpu:0 and gpu:NAME will do as well), then for the processor isa=, precision=, threads=, for any device kv= and
-model=.
+devices`; gpu:0 and gpu:NAME will do as well), then for the processor isa=, precision=, threads=, for a GPU layers=,
+for any device kv= and model=
 
 Both sides compute the text and then some tokens of their own, one operation after the other, each on its own values. NMSE
 is the mean square of the differences over that of side a; ULP counts the floats between two numbers. By default nothing

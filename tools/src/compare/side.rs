@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use engine::{Device, Isa, KvType, Options, Precision};
+use engine::{Device, GpuLayers, Isa, KvType, Options, Precision};
 
 use crate::cli::{kv_type, precision};
 
@@ -19,19 +19,21 @@ pub struct Side {
     precision: Option<Precision>,
     kv: Option<KvType>,
     threads: Option<usize>,
+    layers: GpuLayers,
 }
 
 /// Where a key makes sense.
 #[derive(Clone, Copy, PartialEq)]
 enum On {
     Cpu,
+    Gpu,
     Any,
 }
 
 type Set = fn(&mut Side, &str) -> Result<(), String>;
 
 /// THE list of keys: where they make sense, what they may be, and what they set.
-const KEYS: [(&str, On, &str, Set); 5] = [
+const KEYS: [(&str, On, &str, Set); 6] = [
     ("isa", On::Cpu, "scalar, avx2, avx512, ...", |side, word| {
         side.isa = Some(Isa::from_str(word).map_err(|e| e.to_string())?);
         Ok(())
@@ -42,6 +44,10 @@ const KEYS: [(&str, On, &str, Set); 5] = [
     }),
     ("threads", On::Cpu, "a number", |side, word| {
         side.threads = Some(word.parse().map_err(|_| "expected a number".to_string())?);
+        Ok(())
+    }),
+    ("layers", On::Gpu, "how many run there, the rest on the processor", |side, word| {
+        side.layers = word.parse()?;
         Ok(())
     }),
     ("kv", On::Any, "f16 or f32", |side, word| {
@@ -77,7 +83,8 @@ impl FromStr for Side {
 impl Side {
     fn set(&mut self, pair: &str) -> Result<(), String> {
         let on = if self.device.is_cpu() { "the processor" } else { "a GPU" };
-        let fits = |place: On| place == On::Any || self.device.is_cpu();
+        let here = if self.device.is_cpu() { On::Cpu } else { On::Gpu };
+        let fits = |place: On| place == On::Any || place == here;
         let allowed: Vec<String> =
             KEYS.iter().filter(|k| fits(k.1)).map(|(key, _, values, _)| format!("{key}=... ({values})")).collect();
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -95,6 +102,7 @@ impl Side {
         let cpu = self.device.is_cpu();
         Options {
             device: self.device.clone(),
+            gpu_layers: self.layers,
             isa: self.isa,
             threads: self.threads,
             kv: self.kv.unwrap_or(common.kv),
@@ -111,7 +119,7 @@ pub fn tolerance([a, b]: [&Options; 2], same_model: bool) -> (f64, &'static str)
     if !same_model {
         return (0.1, "two models");
     }
-    if a.device == b.device && a.precision == b.precision && a.kv == b.kv {
+    if a.device == b.device && a.gpu_layers == b.gpu_layers && a.precision == b.precision && a.kv == b.kv {
         return (0.0, "one device and one precision give the same bits");
     }
     if a.precision != b.precision && either(Precision::Q8) {
@@ -144,6 +152,8 @@ mod tests {
             ("gpu:cpu", "no adapter"),
             ("cpu,speed=9", "allowed are isa="),
             ("gpu,isa=avx2", "nothing that a GPU takes"),
+            ("cpu,layers=3", "nothing that the processor takes"),
+            ("gpu,layers=some", "layers: expected a number"),
             ("cpu,isa=mmx", "isa: "),
             ("cpu,precision=q9", "expected q8, q16 or f32"),
             ("cpu,threads", "threads has no value"),

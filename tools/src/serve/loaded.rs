@@ -101,7 +101,7 @@ impl Loaded {
             return;
         }
         let engine = &self.engine;
-        let tokens = (WARM << 28).checked_div(engine.memory().weights).unwrap_or(WARM).clamp(16, WARM) as usize;
+        let tokens = (WARM << 28).checked_div(engine.memory().weights()).unwrap_or(WARM).clamp(16, WARM) as usize;
         let mut request = Request::new(vec![0; tokens.min(engine.ctx())], Params::default());
         request.max_tokens = Some(0);
         // Of nobody's scope: no other prompt shares its pages.
@@ -300,12 +300,13 @@ impl Manager {
         let template = Template::of(&pack, &engine)?;
         let took = start.elapsed();
         super::log::info(&format!(
-            "loaded {} in {:.2} s: context {}, {} sequences, {} MiB",
+            "loaded {} in {:.2} s: context {}, {} sequences, {} MiB, {}",
             pack.name,
             took.as_secs_f64(),
             engine.ctx(),
             engine.sequences(),
-            engine.memory().total() >> 20
+            engine.memory().total() >> 20,
+            engine.info().device
         ));
         let name = |a: Adapter| (a.path.file_name().unwrap_or_default().to_string_lossy().into_owned(), a.scale);
         let adapters = Mutex::new(adapters.into_iter().map(name).collect());

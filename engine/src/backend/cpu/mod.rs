@@ -124,6 +124,11 @@ impl CpuBackend {
         graph.weights.iter().map(|w| bytes(w) as u64).sum()
     }
 
+    /// Bytes of the KV cache.
+    pub fn kv_bytes(graph: &Graph, kv: KvType, pages: usize) -> u64 {
+        kv_layers(graph, kv, pages).last().map_or(0, |l| l.end as u64)
+    }
+
     /// Bytes that a step writes, for contexts of `ctx` positions.
     pub fn activation_bytes(plan: &Plan, ctx: usize) -> usize {
         plan.arena_bytes() + attend::partial_bytes(plan, ctx)
@@ -149,7 +154,7 @@ impl CpuBackend {
             Some(weights) => weights,
             None => load::weights(&plan, source, &pool, options.check_tensors, progress)?,
         };
-        let kv_layers = kv_layers(plan.graph(), options);
+        let kv_layers = kv_layers(plan.graph(), options.kv, options.pages);
         let kv_bytes = kv_layers.last().map_or(0, |l| l.end);
         let checked = options.check_workers;
         let stages = stages(&plan);
@@ -270,18 +275,13 @@ fn panel_bytes(format: Format, k: usize) -> Option<usize> {
     kernels::panel::bytes(format, k)
 }
 
-fn kv_layers(graph: &Graph, options: &CpuOptions) -> Vec<KvLayer> {
+fn kv_layers(graph: &Graph, kv: KvType, pages: usize) -> Vec<KvLayer> {
     let mut layers: Vec<KvLayer> = vec![];
     for op in &graph.ops {
         if let Op::Attention { attention: a, .. } = op {
             let offset = layers.last().map_or(0, |l| l.end);
-            let block = kernels::kv::block_bytes(options.kv, a.d_k, a.d_v);
-            layers.push(KvLayer {
-                offset,
-                end: offset + block * a.n_head_kv * options.pages,
-                block,
-                heads: a.n_head_kv,
-            });
+            let block = kernels::kv::block_bytes(kv, a.d_k, a.d_v);
+            layers.push(KvLayer { offset, end: offset + block * a.n_head_kv * pages, block, heads: a.n_head_kv });
         }
     }
     layers
@@ -300,6 +300,15 @@ impl Backend for CpuBackend {
         self.pieces = pieces;
         let this = &*self;
         Logits::Ready(Some(result.map(|()| this.value(batch, this.plan.graph().logits))))
+    }
+
+    fn give(&mut self, rows: &[f32]) -> Result<()> {
+        let place = self.plan.given(rows.len())?;
+        // No pass is under way, so no piece has a share.
+        let all = Piece { index: 0, count: 1, worker: 0 };
+        self.arena.claim(all, place).copy_from_slice(rows);
+        self.arena.forget_claims();
+        Ok(())
     }
 
     fn operation(&mut self, batch: &Batch, index: usize) -> Result<Vec<Written>> {

@@ -203,6 +203,28 @@ impl Opened {
         Ok(())
     }
 
+    /// Whether buffers of these sizes can be had all at once; they are given back.
+    ///
+    /// # Errors
+    /// The device was lost.
+    pub fn has_room(&self, sizes: impl Iterator<Item = u64>) -> Result<bool> {
+        let (mut held, mut room) = (vec![], true);
+        for bytes in sizes {
+            match self.buffer("a trial", bytes, wgpu::BufferUsages::STORAGE) {
+                Ok(buffer) => held.push(buffer),
+                Err(_) => {
+                    room = false;
+                    break;
+                }
+            }
+        }
+        held.iter().for_each(wgpu::Buffer::destroy);
+        drop(held);
+        let done = self.device.poll(wgpu::PollType::wait_indefinitely());
+        self.check()?;
+        done.map(|_| room).map_err(|e| self.error(e.to_string(), "use another device (--device cpu)"))
+    }
+
     /// A buffer.
     ///
     /// # Errors

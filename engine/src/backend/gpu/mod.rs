@@ -73,6 +73,27 @@ impl GpuOptions {
         4 / self.kv.bytes()
     }
 
+    /// Bytes of the KV cache of each layer.
+    pub fn cache_bytes(&self, graph: &Graph) -> Vec<u64> {
+        attentions(graph).map(|a| self.kv_bytes(a)).collect()
+    }
+
+    /// Whether a device has room for a plan: tried, as no API tells how much there is.
+    ///
+    /// # Errors
+    /// The device fails otherwise.
+    pub fn fits(&self, device: &Opened, plan: &Plan) -> Result<bool> {
+        let limits = device.device.limits();
+        let bound = [self.cache_bytes(plan.graph()), vec![plan.arena_bytes() as u64]].concat();
+        if bound.iter().any(|&bytes| bytes > limits.max_storage_buffer_binding_size) {
+            return Ok(false);
+        }
+        let mut rest = weight_bytes(plan.graph());
+        let piece = limits.max_buffer_size.min(limits.max_storage_buffer_binding_size);
+        let weights = std::iter::from_fn(|| (rest > 0).then(|| (rest.min(piece), rest -= rest.min(piece)).0));
+        device.has_room(bound.iter().copied().chain(weights))
+    }
+
     /// Bytes of the KV cache of a layer, as `cache.wgsl` lays it out.
     fn kv_bytes(&self, a: &AttentionSpec) -> u64 {
         let words = a.d_k.div_ceil(self.per_word()) + a.d_v.div_ceil(self.per_word());
@@ -337,6 +358,12 @@ impl Backend for GpuBackend {
         self.submit(batch, Want::Rows);
         let result = self.read_rows(batch);
         Logits::Ready(Some(result.map(|()| &self.logits[..])))
+    }
+
+    fn give(&mut self, rows: &[f32]) -> Result<()> {
+        let place = self.plan.given(rows.len())?;
+        self.gpu.queue.write_buffer(&self.buffers.arena, place.start as u64, bytemuck::cast_slice(rows));
+        Ok(())
     }
 
     fn operation(&mut self, batch: &Batch, index: usize) -> Result<Vec<Written>> {

@@ -74,7 +74,7 @@ pub async fn ps(call: Call) -> Result<Response> {
                 "digest": pack.digest,
                 "details": facts.details(&pack.parent),
                 "expires_at": stamp(r.expires.unwrap_or_else(forever)),
-                "size_vram": 0,
+                "size_vram": engine.memory().device.total(),
                 "context_length": engine.ctx(),
                 "slots": {"total": engine.sequences(), "running": busy.running, "waiting": busy.waiting},
             })

@@ -1,0 +1,77 @@
+//! Two devices that share the layers of a model: the first computes the layers in front and hands the residual stream of
+//! all tokens over, the second goes on with it.
+//!
+//! Each holds the weights and the KV cache of its own layers; pages have the same numbers in both.
+
+use super::{Backend, Info, Logits, Written};
+use crate::batch::Batch;
+use crate::error::Result;
+use crate::sampler::Best;
+
+/// Two backends, one after the other.
+pub struct Split {
+    parts: [Box<dyn Backend>; 2],
+    /// Operations of the first.
+    operations: usize,
+    /// Layers of the first, and of both.
+    layers: [usize; 2],
+}
+
+impl Split {
+    /// Joins the backends of the parts of a graph: the first of so many operations, with the layers of the first and of
+    /// both.
+    pub fn new(parts: [Box<dyn Backend>; 2], operations: usize, layers: [usize; 2]) -> Split {
+        Split { parts, operations, layers }
+    }
+}
+
+impl Backend for Split {
+    fn run<'a>(&'a mut self, batch: &'a Batch) -> Logits<'a> {
+        let [first, second] = &mut self.parts;
+        Logits::Later(Box::pin(async move {
+            second.give(first.run(batch).await?)?;
+            second.run(batch).await
+        }))
+    }
+
+    fn gives_best(&self) -> bool {
+        self.parts[1].gives_best()
+    }
+
+    fn best<'a>(&'a mut self, batch: &'a Batch) -> Result<&'a [Best]> {
+        let [first, second] = &mut self.parts;
+        second.give(pollster::block_on(first.run(batch))?)?;
+        second.best(batch)
+    }
+
+    fn give(&mut self, rows: &[f32]) -> Result<()> {
+        self.parts[0].give(rows)
+    }
+
+    fn operation(&mut self, batch: &Batch, index: usize) -> Result<Vec<Written>> {
+        let [first, second] = &mut self.parts;
+        if index >= self.operations {
+            return second.operation(batch, index - self.operations);
+        }
+        let written = first.operation(batch, index)?;
+        // The last operation before a cut writes what is handed over.
+        if let (true, [handed]) = (index + 1 == self.operations, &written[..]) {
+            second.give(&handed.values)?;
+        }
+        Ok(written)
+    }
+
+    fn info(&self) -> Info {
+        let [first, second] = [self.parts[0].info(), self.parts[1].info()];
+        let ([cut, all], output) = (self.layers, "and the output");
+        let range = |from: usize, to: usize| match to - from {
+            1 => format!("layer {from}"),
+            _ => format!("layers {from} to {}", to - 1),
+        };
+        Info {
+            device: format!("{}: {}; {}: {} {output}", first.device, range(0, cut), second.device, range(cut, all)),
+            kernels: format!("{}; {}", first.kernels, second.kernels),
+            threads: first.threads.max(second.threads),
+        }
+    }
+}
