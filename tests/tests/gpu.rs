@@ -1,7 +1,7 @@
 //! Whole models on every adapter of this machine against the processor: tiny random ones of every format and awkward
 //! shape, the same bits however they are computed, and the real models' expected answers.
 
-use engine::backend::gpu::{Check, checks};
+use engine::backend::{Check, measure};
 use engine::sampler::Params;
 use engine::tokenizer::Encode;
 use engine::{Device, Engine, Event, KvType, Options, Precision, Request};
@@ -229,7 +229,10 @@ fn kernels_are_tested_once_for_a_driver() {
     let (adapters, _busy) = obtain();
     for adapter in &adapters {
         let folder = tempfile::tempdir().expect("a folder for files");
-        let ask = || checks(&Device::Index(adapter.index), folder.path()).expect("a sound driver");
+        let ask = || {
+            let measured = measure(&Device::Index(adapter.index), folder.path()).expect("a sound driver");
+            (measured.kernels, measured.checks)
+        };
         let (first, second) = (ask(), ask());
         let all = |checks: &[Check], fresh| checks.iter().all(|check| check.good && check.fresh == fresh);
         assert!(first.1.len() >= 9 && all(&first.1, true), "on {}: {:?}", adapter.name, first.1);

@@ -1,6 +1,8 @@
 //! Which device a model runs on: the words that people choose it by, and what is known of each.
 
+use super::Reach;
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 /// The device that is asked for.
@@ -119,6 +121,45 @@ pub fn adapters() -> Vec<Description> {
     vec![]
 }
 
+/// What came of a kernel's test.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Check {
+    /// The kernel's name.
+    pub kernel: String,
+    /// Normalized mean square error; infinite where the driver refused it.
+    pub error: f64,
+    /// Whether it may be used.
+    pub good: bool,
+    /// Whether it was tested now, not read from the folder.
+    pub fresh: bool,
+}
+
+/// What an adapter was seen to do.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// Which matrix products it gets, as in [`Description::kernels`], after the tests.
+    pub kernels: String,
+    /// What came of the tests of its kernels for Q4_K, Q8_0 and F16.
+    pub checks: Vec<Check>,
+    /// What it does at most.
+    pub reach: Reach,
+}
+
+/// Tests the kernels that an adapter would get for common formats, and measures what it does at most: a second or two.
+/// Tests that were passed before are read from `folder`.
+///
+/// # Errors
+/// There is no such adapter, it computes even the simplest kernels wrongly, or it is lost.
+pub fn measure(wanted: &Device, folder: &Path) -> crate::Result<Measured> {
+    #[cfg(all(feature = "gpu", not(target_family = "wasm")))]
+    return super::gpu::measure(wanted, folder);
+    #[cfg(not(all(feature = "gpu", not(target_family = "wasm"))))]
+    {
+        let _ = folder;
+        Err(without_gpus(wanted))
+    }
+}
+
 /// The number of the adapter that is meant.
 ///
 /// # Errors
@@ -127,11 +168,16 @@ pub fn number(wanted: &Device) -> crate::Result<usize> {
     #[cfg(all(feature = "gpu", not(target_family = "wasm")))]
     return super::gpu::adapter::choose(wanted, &adapters());
     #[cfg(not(all(feature = "gpu", not(target_family = "wasm"))))]
-    Err(crate::Error::Option {
+    Err(without_gpus(wanted))
+}
+
+#[cfg(not(all(feature = "gpu", not(target_family = "wasm"))))]
+fn without_gpus(wanted: &Device) -> crate::Error {
+    crate::Error::Option {
         name: "--device",
         found: wanted.to_string(),
         expected: "cpu: this program was built without GPUs (cargo feature gpu)".into(),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub mod pool;
 pub(crate) mod split;
 mod written;
 
-pub use device::{Description, Device, GpuLayers, adapters, number};
+pub use device::{Check, Description, Device, GpuLayers, Measured, adapters, measure, number};
 pub use kernels::kv::KvType;
 pub use written::Written;
 

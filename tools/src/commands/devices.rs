@@ -2,21 +2,25 @@
 
 use clap::Args;
 use engine::Isa;
-use engine::backend::{Description, adapters};
+use engine::backend::{Check, Description, Device, Measured, adapters, measure};
 use serde_json::json;
 
 use crate::error::Result;
+use crate::store::Store;
 use crate::ui::format::table;
-use crate::ui::print;
+use crate::ui::{Ui, print};
 
 const EXAMPLES: &str = "\
 Examples:
   handmill devices
   handmill devices --json
+  handmill devices --quick           what there is, without measuring it
   handmill run --device 0 smollm2 \"Hello\"
 
 The first column is what --device takes; a part of the name will do as well. `--device gpu` takes the first discrete,
-integrated, virtual or other GPU, and never an adapter of type cpu, which computes on the processor.";
+integrated, virtual or other GPU, and never an adapter of type cpu, which computes on the processor. READ and F32 are
+what small kernels of our own reach on it, and every kernel that it would get for Q4_K, Q8_0 and F16 is tested against
+the processor first; a variant that is off is not used.";
 
 /// Arguments of `devices`.
 #[derive(Debug, Args)]
@@ -25,6 +29,15 @@ pub struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Neither test kernels nor measure speed
+    #[arg(long)]
+    quick: bool,
+}
+
+/// An adapter, and what was measured or why it could not be.
+struct Seen {
+    adapter: Description,
+    measured: Option<Result<Measured, String>>,
 }
 
 /// Carries it out.
@@ -32,23 +45,44 @@ pub struct Arguments {
 /// # Errors
 /// Standard output is closed.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let adapters = adapters();
+    let all: Vec<Seen> = adapters().into_iter().map(|adapter| see(adapter, arguments.quick)).collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let isa = Isa::best().name();
     if arguments.json {
-        let gpus: Vec<_> = adapters.iter().map(in_full).collect();
+        let gpus: Vec<_> = all.iter().map(in_full).collect();
         return print(&format!("{:#}\n", json!({ "cpu": { "isa": isa, "threads": threads }, "adapters": gpus })));
     }
-    let mut rows =
-        vec![["DEVICE", "NAME", "TYPE", "API", "DRIVER", "FEATURES", "BUFFER", "KERNELS"].map(String::from).to_vec()];
-    rows.push(
-        ["cpu", "the processor", "cpu", "", "", isa, "", &format!("{threads} threads")].map(String::from).to_vec(),
-    );
-    rows.extend(adapters.iter().map(in_short));
+    let head = ["DEVICE", "NAME", "TYPE", "API", "DRIVER", "FEATURES", "BUFFER", "READ", "F32", "KERNELS"];
+    let processor = ["cpu", "the processor", "cpu", "", "", isa, "", "", "", &format!("{threads} threads")];
+    let mut rows = vec![head.map(String::from).to_vec(), processor.map(String::from).to_vec()];
+    rows.extend(all.iter().map(in_short));
     print(&table(&rows, &[]))
 }
 
-fn in_short(a: &Description) -> Vec<String> {
+/// Measures an adapter that kernels can run on.
+fn see(adapter: Description, quick: bool) -> Seen {
+    let folder = Store::of_user().ok().map(|store| store.root().join("gpu"));
+    let measured = match folder {
+        Some(folder) if !quick && adapter.lacks.is_none() => {
+            Ui::stderr().say(&format!("measuring {} ({})", adapter.name, adapter.api));
+            Some(measure(&Device::Index(adapter.index), &folder).map_err(|e| e.to_string()))
+        }
+        _ => None,
+    };
+    Seen { adapter, measured }
+}
+
+fn in_short(seen: &Seen) -> Vec<String> {
+    let a = &seen.adapter;
+    let (read, float, kernels) = match &seen.measured {
+        None => (String::new(), String::new(), a.kernels.clone()),
+        Some(Err(why)) => (String::new(), String::new(), format!("cannot: {why}")),
+        Some(Ok(m)) => (
+            format!("{:.1} GB/s", m.reach.read / 1e9),
+            format!("{:.1} GFLOP/s", m.reach.float / 1e9),
+            format!("{}; {}", m.kernels, tested(&m.checks)),
+        ),
+    };
     vec![
         a.index.to_string(),
         a.name.clone(),
@@ -57,11 +91,27 @@ fn in_short(a: &Description) -> Vec<String> {
         a.driver.clone(),
         if a.features.is_empty() { "none".into() } else { a.features.join(" ") },
         format!("{} MiB", a.buffer[1] >> 20),
-        a.lacks.as_ref().map_or_else(|| a.kernels.clone(), |lacks| format!("cannot: {lacks}")),
+        read,
+        float,
+        a.lacks.as_ref().map_or(kernels, |lacks| format!("cannot: {lacks}")),
     ]
 }
 
-fn in_full(a: &Description) -> serde_json::Value {
+/// How the tests of kernels went.
+fn tested(checks: &[Check]) -> String {
+    let off: Vec<&str> = checks.iter().filter(|c| !c.good).map(|c| c.kernel.as_str()).collect();
+    let worst = checks.iter().filter(|c| c.good).map(|c| c.error).fold(0.0, f64::max);
+    let good = format!("{} tested, error at most {worst:.0e}", checks.len() - off.len());
+    if off.is_empty() { good } else { format!("{good}; off and not used: {}", off.join(" ")) }
+}
+
+fn in_full(seen: &Seen) -> serde_json::Value {
+    let a = &seen.adapter;
+    let measured = seen.measured.as_ref().and_then(|m| m.as_ref().ok());
+    let checks = measured.map(|m| {
+        let row = |c: &Check| json!({ "kernel": c.kernel, "nmse": c.error, "used": c.good, "tested_now": c.fresh });
+        m.checks.iter().map(row).collect::<Vec<_>>()
+    });
     json!({
         "index": a.index,
         "name": a.name,
@@ -74,7 +124,11 @@ fn in_full(a: &Description) -> serde_json::Value {
         "max_buffer_bytes": a.buffer[0],
         "max_binding_bytes": a.buffer[1],
         "workgroup_memory_bytes": a.workgroup_memory,
-        "kernels": a.kernels,
+        "kernels": measured.map_or(&a.kernels, |m| &m.kernels),
         "lacks": a.lacks,
+        "read_bytes_per_second": measured.map(|m| m.reach.read),
+        "f32_flops_per_second": measured.map(|m| m.reach.float),
+        "tests": checks,
+        "fault": seen.measured.as_ref().and_then(|m| m.as_ref().err()),
     })
 }

@@ -28,7 +28,7 @@ mod tables;
 mod timing;
 mod weights;
 
-use super::{Backend, Device, Info, KernelTime, KvType, Logits, Reach, Replay, Written};
+use super::{Backend, Check, Device, Info, KernelTime, KvType, Logits, Measured, Reach, Replay, Written};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::graph::{AttentionSpec, Graph, Op};
@@ -43,7 +43,6 @@ use pipelines::Pipelines;
 use std::path::{Path, PathBuf};
 use wgpu::{Buffer, BufferUsages};
 
-pub use selftest::Check;
 pub use weights::bytes as weight_bytes;
 
 /// How to set up a GPU.
@@ -322,15 +321,15 @@ fn formats(graph: &Graph) -> Vec<Format> {
     formats
 }
 
-/// Tests the kernels that an adapter would get for common formats; what was found before is read from `folder`. The
-/// first word says how products are shared out.
+/// Tests the kernels that an adapter would get for common formats, and measures what it does at most.
 ///
 /// # Errors
-/// There is no such adapter, or it computes even the simplest kernels wrongly.
-pub fn checks(device: &Device, folder: &Path) -> Result<(String, Vec<Check>)> {
+/// There is no such adapter, it computes even the simplest kernels wrongly, or it is lost.
+pub fn measure(device: &Device, folder: &Path) -> Result<Measured> {
     let mut gpu = adapter::open(device)?;
-    let all = selftest::choose(&mut gpu, &[Format::Q4K, Format::Q8_0, Format::F16], true, folder)?;
-    Ok((gpu.description.kernels, all))
+    let checks = selftest::choose(&mut gpu, &[Format::Q4K, Format::Q8_0, Format::F16], true, folder)?;
+    let reach = roof::measure(&gpu)?;
+    Ok(Measured { kernels: gpu.description.kernels, checks, reach })
 }
 
 /// A buffer that kernels see whole.

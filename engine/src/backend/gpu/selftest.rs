@@ -7,6 +7,7 @@
 use super::adapter::Opened;
 use super::probe::{Memory, run};
 use super::tables::HEAD;
+use crate::backend::Check;
 use crate::error::{Error, Result};
 use gguf::Format;
 use shaders::layout::LANES;
@@ -17,19 +18,6 @@ use std::path::{Path, PathBuf};
 
 /// Sums of some hundred products in f32.
 const ALLOWED: f64 = 1e-10;
-
-/// What came of a kernel's test.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Check {
-    /// The kernel's name.
-    pub kernel: String,
-    /// Normalized mean square error; infinite where the driver refused it.
-    pub error: f64,
-    /// Whether it may be used.
-    pub good: bool,
-    /// Whether it was tested now, not read from the folder.
-    pub fresh: bool,
-}
 
 /// Tests the kernels of the way that an adapter goes for some formats and for a cache of half floats or of
 /// floats, and takes the next simpler way where one is off.
