@@ -49,9 +49,9 @@ const BIG: i64 = 1 << 31;
 const OF_THE_SERVER: [(&str, &str); 12] = [
     ("num_batch", "--batch"),
     ("num_thread", "--threads"),
-    ("num_gpu", "the processor, which computes everything"),
-    ("main_gpu", "the processor, which computes everything"),
-    ("low_vram", "the processor, which computes everything"),
+    ("num_gpu", "--device and --gpu-layers"),
+    ("main_gpu", "--device"),
+    ("low_vram", "--gpu-layers"),
     ("numa", "the operating system"),
     ("use_mmap", "the loader, which maps files"),
     ("use_mlock", "the operating system"),
@@ -103,7 +103,7 @@ impl Settings {
             return Err(Fault::field(&format!("options.{shown}"), format!("option \"{shown}\" is not known")));
         };
         // These say what is so in any case.
-        let harmless = (name == "num_gpu" && matches!(value.as_i64(), Some(-1 | 0)))
+        let harmless = (name == "num_gpu" && value.as_i64() == Some(-1))
             || (name == "use_mmap" && *value == Json::Bool(true))
             || (name == "main_gpu" && value.as_i64() == Some(0))
             || (matches!(name, "low_vram" | "numa" | "use_mlock" | "vocab_only") && *value == Json::Bool(false));
@@ -174,7 +174,7 @@ mod tests {
             .unwrap();
         assert_eq!((s.sampling.temperature, s.sampling.top_k, s.sampling.seed), (0.0, 7, None));
         assert_eq!((s.max_tokens, s.stop, s.ctx), (None, vec!["x".to_string()], Some(99)));
-        assert!(set(json!({"num_gpu": 0, "use_mmap": true})).unwrap().warnings.is_empty());
+        assert!(set(json!({"num_gpu": -1, "use_mmap": true})).unwrap().warnings.is_empty());
         assert_eq!(set(json!({"num_gpu": 35, "num_thread": 8})).unwrap().warnings.len(), 2);
     }
 
