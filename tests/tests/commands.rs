@@ -66,7 +66,10 @@ fn the_answer_is_on_stdout_and_all_else_on_stderr() {
 #[test]
 fn verbose_prints_the_timings_of_ollama() {
     let outcome = chat().run("run", &[&["the rain", "--verbose"][..], &GREEDY].concat());
-    let keys: Vec<&str> = outcome.stderr.lines().filter_map(|line| Some(line.split_once(':')?.0)).collect();
+    // Before it stands what the model runs on.
+    assert!(outcome.stderr.contains("runs on   cpu"), "{}", outcome.stderr);
+    let timings = outcome.stderr.lines().skip_while(|line| !line.starts_with("total duration"));
+    let keys: Vec<&str> = timings.filter_map(|line| Some(line.split_once(':')?.0)).collect();
     let expected = [
         "total duration",
         "load duration",
