@@ -27,6 +27,12 @@ fn f16(x: f32) -> [u8; 2] {
     half::f16::from_f32(x.clamp(-max, max)).to_le_bytes()
 }
 
+/// A number rounded to binary16, as the decoder will see it.
+#[inline(always)]
+fn rounded(x: f32) -> f32 {
+    super::float::f16(f16(x))
+}
+
 /// The reciprocal, and 0 for 0: a block of zeros has scale 0 and codes of 0.
 #[inline(always)]
 fn inverse(d: f32) -> f32 {
@@ -41,6 +47,16 @@ fn bytes<const N: usize>(f: impl Fn(usize) -> u8) -> [u8; N] {
         *byte = f(i);
     }
     bytes
+}
+
+/// Codes of 4 bits, those of each 32 as [`super::legacy`] has them: the first sixteen in the low nibbles, the others in
+/// the high ones.
+#[inline(always)]
+fn nibbles<const N: usize>(codes: &[u8]) -> [u8; N] {
+    bytes(|i| {
+        let at = i / 16 * 32 + i % 16;
+        codes[at] & 15 | codes[at + 16] << 4
+    })
 }
 
 /// Blocks of a format and the values that they are made of.

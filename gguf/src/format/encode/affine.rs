@@ -1,8 +1,8 @@
 //! Scales and minimums of least error, by the method of [`super::search`].
 
-use super::inverse;
 use super::lanes::{L, Lanes, larger, smaller};
-use super::search::{Eight, FITS, Groups, LEN, One, Place, ROUNDS, code, eights, rounded, wholes};
+use super::search::{Eight, FITS, Groups, LEN, One, Place, ROUNDS, code, eights, wholes};
+use super::{inverse, rounded};
 
 /// Starting grids of a group on either side of the obvious one.
 const STEPS: i32 = 5;

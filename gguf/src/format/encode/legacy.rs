@@ -8,7 +8,7 @@ use super::affine::fit_one_affine;
 use super::lanes::{Lanes, larger, smaller};
 use super::search::{Groups, One, Whole, code, lay};
 use super::symmetric::fit_one_symmetric;
-use super::{bytes, f16, inverse};
+use super::{bytes, f16, inverse, nibbles, rounded};
 
 impl Encode for Q8_0 {
     /// `d = max|x| / 127`.
@@ -101,12 +101,6 @@ fn between_extremes<V: Lanes>(cpu: V::Token, x: &[f32], bits: u32) -> (f32, f32,
     (d, min, bytes(|i| up((x[i] - min) * id, bits)))
 }
 
-/// A number rounded to binary16, as the decoder will see it.
-#[inline(always)]
-fn rounded(x: f32) -> f32 {
-    half::f16::from_le_bytes(f16(x)).to_f32()
-}
-
 /// As [`around_middle`], of least weighted error.
 #[inline(always)]
 fn searched_around_middle<V: Lanes, const LOW: i32, const HIGH: i32>(
@@ -132,11 +126,6 @@ fn searched_between<V: Lanes>(cpu: V::Token, x: &[f32], importance: &[f32], top:
 #[inline(always)]
 fn up(v: f32, bits: u32) -> u8 {
     ((v + 0.5) as u8).min((1 << bits) - 1)
-}
-
-#[inline(always)]
-fn nibbles(codes: &[u8; 32]) -> [u8; 16] {
-    bytes(|i| codes[i] & 15 | codes[i + 16] << 4)
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@ use super::super::own::Q4E;
 use super::lanes::Lanes;
 use super::search::{Groups, One, Whole, code};
 use super::symmetric::fit_one_symmetric;
-use super::{bytes, inverse};
+use super::{bytes, inverse, nibbles};
 
 impl Encode for Q4E {
     /// The better of the two scales around the one of least error.
@@ -18,8 +18,8 @@ impl Encode for Q4E {
         let block = |byte: u16| {
             let empty = Q4E { e: [sign | byte.min(127) as u8], qs: [0; 16] };
             let inverse = inverse(empty.scale());
-            let code = |v: f32| code(v * inverse, -8.0, 7.0).wrapping_add(8);
-            Q4E { qs: bytes(|i| code(x[i]) | code(x[i + 16]) << 4), ..empty }
+            let codes: [u8; 32] = bytes(|i| code(x[i] * inverse, -8.0, 7.0).wrapping_add(8));
+            Q4E { qs: nibbles(&codes), ..empty }
         };
         let [below, above] = [block(bits), block(bits + 1)];
         if group.error(cpu, &above) < group.error(cpu, &below) { above } else { below }

@@ -6,7 +6,7 @@ use super::kquant::quarters;
 use super::lanes::{Lanes, larger};
 use super::search::{Codes, Groups, LEN, One, lay};
 use super::symmetric::{fit_one_symmetric, symmetric};
-use super::{bytes, f16, inverse};
+use super::{bytes, f16, inverse, nibbles, rounded};
 
 /// The values of IQ4, as [`IQ4_VALUES`].
 struct Iq4;
@@ -43,23 +43,18 @@ impl Codes for Iq4 {
 
 /// The entry nearest to a value.
 #[inline(always)]
-fn iq4_index(v: f32) -> usize {
-    IQ4_HALFWAY.iter().filter(|&&at| v > at).count()
-}
-
-/// Entries of 32 values: the first sixteen in the low nibbles, the others in the high ones.
-#[inline(always)]
-fn nibbles(index: impl Fn(usize) -> usize) -> [u8; 16] {
-    bytes(|i| (index(i) | index(i + 16) << 4) as u8)
+fn iq4_index(v: f32) -> u8 {
+    IQ4_HALFWAY.iter().filter(|&&at| v > at).count() as u8
 }
 
 impl Encode for IQ4NL {
     #[inline(always)]
     fn encode<V: Lanes>(cpu: V::Token, x: &[f32], importance: Option<&[f32]>) -> Self {
-        let d = f16(fit_one_symmetric::<V, Iq4, 4>(&Groups::new(cpu, x, importance)));
+        let d = fit_one_symmetric::<V, Iq4, 4>(&Groups::new(cpu, x, importance));
         // Rounding the scale moves the nearest entries.
-        let inverse = inverse(half::f16::from_le_bytes(d).to_f32());
-        IQ4NL { d, qs: nibbles(|i| iq4_index(x[i] * inverse)) }
+        let inverse = inverse(rounded(d));
+        let codes: [u8; 32] = bytes(|i| iq4_index(x[i] * inverse));
+        IQ4NL { d: f16(d), qs: nibbles(&codes) }
     }
 }
 
@@ -69,12 +64,12 @@ impl Encode for IQ4XS {
         let block = symmetric::<V, Iq4, 8, 1, 32>(cpu, x, importance, -32.0);
         let scales = block.scales.map(|s| (s + 32) as u8);
         let high = (0..8).fold(0u16, |bits, g| bits | u16::from(scales[g] >> 4) << (2 * g));
-        let q = block.codes(x, |v| iq4_index(v) as u8);
+        let q = block.codes(x, iq4_index);
         IQ4XS {
             d: f16(block.d),
             scales_h: high.to_le_bytes(),
             scales_l: bytes(|i| scales[2 * i] & 15 | (scales[2 * i + 1] & 15) << 4),
-            qs: bytes(|i| q[i / 16 * 32 + i % 16] | q[i / 16 * 32 + i % 16 + 16] << 4),
+            qs: nibbles(&q),
         }
     }
 }
@@ -106,7 +101,7 @@ impl Encode for MXFP4 {
         }
         let inverse = inverse(best.scale());
         let codes: [u8; 32] = bytes(|i| fp4_index(x[i] * inverse));
-        MXFP4 { qs: bytes(|i| codes[i] | codes[i + 16] << 4), ..best }
+        MXFP4 { qs: nibbles(&codes), ..best }
     }
 }
 

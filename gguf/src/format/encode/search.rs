@@ -18,7 +18,6 @@
 use std::marker::PhantomData;
 
 use super::super::Block;
-use super::f16;
 use super::lanes::{L, Lanes, larger, smaller};
 
 /// Elements of a block of two levels.
@@ -42,12 +41,6 @@ pub fn wholes<V: Lanes>(v: V, low: f32, high: f32) -> V {
 #[inline(always)]
 pub fn code(v: f32, low: f32, high: f32) -> u8 {
     (smaller(larger(v, low), high) + SHIFT).to_bits() as u8
-}
-
-/// A number rounded to binary16, as the decoder will see it.
-#[inline(always)]
-pub fn rounded(x: f32) -> f32 {
-    half::f16::from_le_bytes(f16(x)).to_f32()
 }
 
 /// The values that codes of a format stand for, before the scale.

@@ -1,8 +1,8 @@
 //! Scales without minimums, of either sign, of least error, by the method of [`super::search`].
 
-use super::inverse;
 use super::lanes::{L, Lanes, farther};
-use super::search::{Codes, Eight, FITS, Groups, LEN, One, Place, ROUNDS, eights, rounded, wholes};
+use super::search::{Codes, Eight, FITS, Groups, LEN, One, Place, ROUNDS, eights, wholes};
+use super::{inverse, rounded};
 
 /// A block of `scale * q` with scales of either sign.
 pub struct Symmetric<const G: usize> {
