@@ -205,6 +205,19 @@ impl Blueprint {
     }
 }
 
+/// Opens a model's file, lays it out and goes on with both.
+pub(crate) fn with_file<T>(
+    path: &Path,
+    options: &Options,
+    go_on: &mut dyn FnMut(Blueprint, &dyn Source) -> Result<T>,
+) -> Result<T> {
+    let file = ModelFile::open(path)?;
+    let gguf = file.parse()?;
+    let made = with_source(&gguf, &file.source(&gguf), options, go_on)?;
+    file.check_unchanged()?;
+    Ok(made)
+}
+
 /// Lays out a model with its adapters, and goes on with both.
 pub(crate) fn with_source<T>(
     gguf: &Gguf,
@@ -293,12 +306,7 @@ impl Engine {
     /// # Errors
     /// Anything wrong with the file or the options, or too little memory.
     pub fn open(path: &Path, options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Engine> {
-        let file = ModelFile::open(path)?;
-        let gguf = file.parse()?;
-        let source = file.source(&gguf);
-        let engine = with_source(&gguf, &source, options, &mut |b, source| Engine::load(b, source, progress))?;
-        file.check_unchanged()?;
-        Ok(engine)
+        with_file(path, options, &mut |b, source| Engine::load(b, source, progress))
     }
 
     /// Loads a model whose file is in memory.

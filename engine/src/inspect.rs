@@ -5,7 +5,7 @@
 
 use crate::backend::{Backend, Info, Written};
 use crate::batch::Batch;
-use crate::engine::{Blueprint, Options, Progress, with_source};
+use crate::engine::{Blueprint, Options, Progress, with_file, with_source};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::scheduler::Limits;
@@ -46,12 +46,7 @@ impl Inspector {
     /// # Errors
     /// As those of [`crate::Engine::open`].
     pub fn open(path: &Path, options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Inspector> {
-        let file = crate::file::ModelFile::open(path)?;
-        let gguf = file.parse()?;
-        let source = file.source(&gguf);
-        let inspector = with_source(&gguf, &source, options, &mut |b, source| Inspector::load(b, source, progress))?;
-        file.check_unchanged()?;
-        Ok(inspector)
+        with_file(path, options, &mut |b, source| Inspector::load(b, source, progress))
     }
 
     /// Loads a model whose file is in memory.

@@ -158,7 +158,9 @@ impl Parts {
         let cpu = cpu.transpose()?;
         let Some(plan) = self.gpu else {
             // Nothing of it runs there, but a device that is not there is never passed over.
-            check_device(options)?;
+            if !options.device.is_cpu() {
+                crate::backend::number(&options.device)?;
+            }
             return cpu.ok_or_else(|| Error::Internal("a model in no parts".into()));
         };
         let gpu = load_gpu(plan, source, limits, options, &mut |done, _| progress(bytes[0] + done, total))?;
@@ -234,10 +236,6 @@ mod gpus {
         Ok(Box::new(GpuBackend::load(plan, source, &gpu_options(limits, options), progress)?))
     }
 
-    pub fn check_device(options: &Options) -> Result<()> {
-        if options.device.is_cpu() { Ok(()) } else { crate::backend::number(&options.device).map(|_| ()) }
-    }
-
     /// The fewest layers on the processor with which the rest has room on the GPU, and both in what memory there is.
     pub fn fewest_here(graph: &Graph, n_layer: usize, limits: &Limits, options: &Options) -> Result<usize> {
         let device = gpu::adapter::open(&options.device)?;
@@ -269,17 +267,10 @@ mod gpus {
 #[cfg(not(feature = "gpu"))]
 mod gpus {
     use super::*;
-
-    fn none(options: &Options) -> Error {
-        Error::Option {
-            name: "--device",
-            found: options.device.to_string(),
-            expected: "cpu: this program was built without GPUs (cargo feature gpu)".into(),
-        }
-    }
+    use crate::backend::without_gpus;
 
     pub fn for_gpu(_: Graph, _: &Limits, options: &Options) -> Result<Plan> {
-        Err(none(options))
+        Err(without_gpus(&options.device))
     }
 
     pub fn load_gpu(
@@ -289,18 +280,14 @@ mod gpus {
         options: &Options,
         _: &mut dyn FnMut(u64, u64),
     ) -> Result<Box<dyn Backend>> {
-        Err(none(options))
-    }
-
-    pub fn check_device(options: &Options) -> Result<()> {
-        if options.device.is_cpu() { Ok(()) } else { Err(none(options)) }
+        Err(without_gpus(&options.device))
     }
 
     pub fn fewest_here(_: &Graph, _: usize, _: &Limits, options: &Options) -> Result<usize> {
-        Err(none(options))
+        Err(without_gpus(&options.device))
     }
 }
 
 #[cfg(feature = "gpu")]
 use gpus::gpu_options;
-use gpus::{check_device, fewest_here, for_gpu, load_gpu};
+use gpus::{fewest_here, for_gpu, load_gpu};

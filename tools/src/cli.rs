@@ -171,7 +171,7 @@ impl EngineFlags {
             memory: memory::available(),
             adapters: self.adapters.clone(),
             check_tensors: self.check_tensors,
-            checks: Store::of_user().ok().map(|store| store.root().join("gpu")),
+            checks: Store::checks_of_user(),
             ..Options::default()
         }
     }

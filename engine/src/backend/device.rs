@@ -171,8 +171,9 @@ pub fn number(wanted: &Device) -> crate::Result<usize> {
     Err(without_gpus(wanted))
 }
 
+/// What there is to say of a device where the program has no part for GPUs.
 #[cfg(not(all(feature = "gpu", not(target_family = "wasm"))))]
-fn without_gpus(wanted: &Device) -> crate::Error {
+pub(crate) fn without_gpus(wanted: &Device) -> crate::Error {
     crate::Error::Option {
         name: "--device",
         found: wanted.to_string(),

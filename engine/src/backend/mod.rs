@@ -15,6 +15,8 @@ pub mod pool;
 pub(crate) mod split;
 mod written;
 
+#[cfg(not(all(feature = "gpu", not(target_family = "wasm"))))]
+pub(crate) use device::without_gpus;
 pub use device::{Check, Description, Device, GpuLayers, Measured, adapters, measure, number};
 pub use kernels::kv::KvType;
 pub use written::Written;

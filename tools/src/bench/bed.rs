@@ -76,7 +76,7 @@ fn blueprint(gguf: &gguf::Gguf, file: &ModelFile, setting: &Setting, positions: 
         precision: setting.precision,
         device: setting.gpu.map_or(Device::Cpu, Device::Index),
         batch: setting.chunk(),
-        checks: Store::of_user().ok().map(|store| store.root().join("gpu")),
+        checks: Store::checks_of_user(),
         ..Options::default()
     };
     Ok(Blueprint::new(gguf, &file.source(gguf), &options)?)

@@ -145,6 +145,23 @@ pub struct Cell {
     pub value: Value,
 }
 
+impl Cell {
+    /// A text.
+    pub fn text(name: &'static str, value: &str) -> Cell {
+        Cell { name, kind: Kind::Text, value: json!(value) }
+    }
+
+    /// A whole number.
+    pub fn whole(name: &'static str, value: u64) -> Cell {
+        Cell { name, kind: Kind::Integer, value: json!(value) }
+    }
+
+    /// A number.
+    pub fn real(name: &'static str, value: f64) -> Cell {
+        Cell { name, kind: Kind::Real, value: json!(value) }
+    }
+}
+
 /// A line of any table, ready for every machine-readable format.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Record {

@@ -61,8 +61,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 /// Measures an adapter that kernels can run on.
 fn see(adapter: Description, quick: bool) -> Seen {
-    let folder = Store::of_user().ok().map(|store| store.root().join("gpu"));
-    let measured = match folder {
+    let measured = match Store::checks_of_user() {
         Some(folder) if !quick && adapter.lacks.is_none() => {
             Ui::stderr().say(&format!("measuring {} ({})", adapter.name, adapter.api));
             Some(measure(&Device::Index(adapter.index), &folder).map_err(|e| e.to_string()))

@@ -77,6 +77,11 @@ impl Store {
         &self.root
     }
 
+    /// Where results of tests of GPUs' kernels are kept; none where the user has no store.
+    pub fn checks_of_user() -> Option<PathBuf> {
+        Store::of_user().ok().map(|store| store.root.join("gpu"))
+    }
+
     fn blobs(&self) -> PathBuf {
         self.root.join("blobs")
     }

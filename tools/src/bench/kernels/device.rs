@@ -4,13 +4,12 @@ use super::super::bed::Bed;
 use super::super::model::Model;
 use super::super::output::{self, Format};
 use super::super::probe::Roof;
-use super::super::record::{COMMIT, Cell, Kind, Record};
+use super::super::record::{COMMIT, Cell, Record};
 use super::super::stats::Summary;
 use super::super::values::Setting;
 use super::report::Phase;
 use crate::error::{Error, Result};
 use engine::backend::{KernelTime, Replay};
-use serde_json::json;
 use std::collections::BTreeMap;
 
 /// So often is a step timed; medians count.
@@ -131,32 +130,28 @@ impl DeviceRow {
 
     /// Columns by the names of those of the processor's kernels.
     fn record(&self, model: &Model, setting: Setting, bed: &Bed, roof: Roof) -> Record {
-        let cell = |name, kind, value| Cell { name, kind, value };
-        let text = |name, value: &str| cell(name, Kind::Text, json!(value));
-        let whole = |name, value: u64| cell(name, Kind::Integer, json!(value));
-        let real = |name, value: f64| cell(name, Kind::Real, json!(value));
         let cells = vec![
-            text("build_commit", COMMIT),
-            text("model_filename", &model.path.to_string_lossy()),
-            text("model_sha256", &model.sha256.hex()),
-            text("kernels", &bed.info().kernels),
-            text("gpu_info", &bed_name(bed)),
-            text("precision", setting.precision.name()),
-            text("step", self.phase.name()),
-            whole("n_tokens", self.phase.tokens as u64),
-            whole("n_start", self.phase.start as u64),
-            text("kernel", &self.kernel),
-            whole("calls", self.calls as u64),
-            real("median_ns", self.ns.median),
-            real("stddev_ns", self.ns.sd),
-            real("ci_low_ns", self.ns.interval.low),
-            real("ci_high_ns", self.ns.interval.high),
-            whole("bytes", self.bytes as u64),
-            real("gb_per_s", self.read_rate()),
-            real("roof_share", self.roof_share(roof)),
-            real("step_share", self.share),
-            real("roof_read", roof.read),
-            real("roof_f32", roof.float),
+            Cell::text("build_commit", COMMIT),
+            Cell::text("model_filename", &model.path.to_string_lossy()),
+            Cell::text("model_sha256", &model.sha256.hex()),
+            Cell::text("kernels", &bed.info().kernels),
+            Cell::text("gpu_info", &bed_name(bed)),
+            Cell::text("precision", setting.precision.name()),
+            Cell::text("step", self.phase.name()),
+            Cell::whole("n_tokens", self.phase.tokens as u64),
+            Cell::whole("n_start", self.phase.start as u64),
+            Cell::text("kernel", &self.kernel),
+            Cell::whole("calls", self.calls as u64),
+            Cell::real("median_ns", self.ns.median),
+            Cell::real("stddev_ns", self.ns.sd),
+            Cell::real("ci_low_ns", self.ns.interval.low),
+            Cell::real("ci_high_ns", self.ns.interval.high),
+            Cell::whole("bytes", self.bytes as u64),
+            Cell::real("gb_per_s", self.read_rate()),
+            Cell::real("roof_share", self.roof_share(roof)),
+            Cell::real("step_share", self.share),
+            Cell::real("roof_read", roof.read),
+            Cell::real("roof_f32", roof.float),
         ];
         Record { cells, lists: vec![] }
     }

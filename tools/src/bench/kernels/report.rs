@@ -3,13 +3,12 @@
 use super::super::model::Model;
 use super::super::output::{self, Format};
 use super::super::probe::Roof;
-use super::super::record::{COMMIT, Cell, Kind, Record};
+use super::super::record::{COMMIT, Cell, Record};
 use super::super::stats::Summary;
 use super::super::values::Setting;
 use super::super::work::Work;
 use super::Shape;
 use engine::KvType;
-use serde_json::{Value, json};
 
 /// A kind of step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,39 +65,35 @@ impl KernelRow {
 
     fn record(&self, model: &Model, setting: Setting) -> Record {
         let Roof { read, int8, float } = self.roof;
-        let cell = |name, kind, value| Cell { name, kind, value };
-        let text = |name, value: &str| cell(name, Kind::Text, json!(value));
-        let whole = |name, value: u64| cell(name, Kind::Integer, json!(value));
-        let real = |name, value: f64| cell(name, Kind::Real, json!(value));
         let cells = vec![
-            text("build_commit", COMMIT),
-            text("model_filename", &model.path.to_string_lossy()),
-            text("model_sha256", &model.sha256.hex()),
-            text("kernels", setting.isa.name()),
-            whole("n_threads", setting.threads as u64),
-            text("precision", setting.precision.name()),
-            text("step", self.phase.name()),
-            whole("n_tokens", self.phase.tokens as u64),
-            whole("n_start", self.phase.start as u64),
-            text("kernel", self.shape.kernel()),
-            text("format", &self.shape.format(setting.kv)),
-            text("shape", &self.shape.sizes()),
-            whole("calls", self.calls as u64),
-            real("median_ns", self.ns.median),
-            real("stddev_ns", self.ns.sd),
-            real("ci_low_ns", self.ns.interval.low),
-            real("ci_high_ns", self.ns.interval.high),
-            whole("bytes", self.work.bytes),
-            whole("ops_int8", self.work.int8),
-            whole("ops_f32", self.work.float),
-            real("gb_per_s", self.read_rate()),
-            real("gflop_per_s", self.op_rate()),
-            real("roof_share", self.roof_share()),
-            real("step_share", self.share),
-            cell("error_f64", Kind::Real, if self.error.is_finite() { json!(self.error) } else { Value::Null }),
-            real("roof_read", read),
-            real("roof_int8", int8),
-            real("roof_f32", float),
+            Cell::text("build_commit", COMMIT),
+            Cell::text("model_filename", &model.path.to_string_lossy()),
+            Cell::text("model_sha256", &model.sha256.hex()),
+            Cell::text("kernels", setting.isa.name()),
+            Cell::whole("n_threads", setting.threads as u64),
+            Cell::text("precision", setting.precision.name()),
+            Cell::text("step", self.phase.name()),
+            Cell::whole("n_tokens", self.phase.tokens as u64),
+            Cell::whole("n_start", self.phase.start as u64),
+            Cell::text("kernel", self.shape.kernel()),
+            Cell::text("format", &self.shape.format(setting.kv)),
+            Cell::text("shape", &self.shape.sizes()),
+            Cell::whole("calls", self.calls as u64),
+            Cell::real("median_ns", self.ns.median),
+            Cell::real("stddev_ns", self.ns.sd),
+            Cell::real("ci_low_ns", self.ns.interval.low),
+            Cell::real("ci_high_ns", self.ns.interval.high),
+            Cell::whole("bytes", self.work.bytes),
+            Cell::whole("ops_int8", self.work.int8),
+            Cell::whole("ops_f32", self.work.float),
+            Cell::real("gb_per_s", self.read_rate()),
+            Cell::real("gflop_per_s", self.op_rate()),
+            Cell::real("roof_share", self.roof_share()),
+            Cell::real("step_share", self.share),
+            Cell::real("error_f64", self.error),
+            Cell::real("roof_read", read),
+            Cell::real("roof_int8", int8),
+            Cell::real("roof_f32", float),
         ];
         Record { cells, lists: vec![] }
     }
