@@ -192,13 +192,12 @@ impl Kernel {
             Kernel::RmsNorm => "rms_norm",
             Kernel::LayerNorm => "layer_norm",
             Kernel::Act(_) => "act",
-            Kernel::ClampedGlu => "clamped_glu",
             Kernel::Softcap => "softcap",
             Kernel::Adapt => "adapt",
             Kernel::Copy => "copy",
             Kernel::Route => "route",
             Kernel::Combine => "combine",
-            Kernel::GatedAct(_) => "gated_act",
+            Kernel::GatedAct(_) | Kernel::ClampedGlu => "gated_act",
             Kernel::Gather => "gather",
             Kernel::Best { .. } => "best",
             Kernel::Roof { .. } => "roof",
@@ -224,6 +223,7 @@ impl Kernel {
             Kernel::Experts(format) => format!("experts-{format}"),
             Kernel::Act(act) => format!("act-{act:?}").to_lowercase(),
             Kernel::GatedAct(act) => format!("gated-{act:?}").to_lowercase(),
+            Kernel::ClampedGlu => "clamped-glu".into(),
             Kernel::RopeStore { half } => format!("rope-store-{}", kv(half)),
             Kernel::Attention { half } => format!("attention-{}", kv(half)),
             Kernel::AttentionNarrow { half, subgroup, blocks } => {
@@ -290,6 +290,7 @@ impl Kernel {
                 unpack(&mut d, format);
             }
             Kernel::Act(act) | Kernel::GatedAct(act) => set(&format!("{act:?}").to_uppercase(), 1),
+            Kernel::ClampedGlu => set("CLAMPED", 1),
             Kernel::Route => set("MAXEXPERTS", MAX_EXPERTS),
             Kernel::RopeStore { half } | Kernel::Attention { half } => {
                 set("HALF", usize::from(half));

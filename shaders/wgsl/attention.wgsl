@@ -7,31 +7,9 @@
 // Occupancy: a workgroup has $WG invocations and at most 7 KiB of workgroup memory, so 8 or more fit a compute unit. One
 // sequence has only as many workgroups as heads: expect the latency of a walk over its cache, not the bandwidth of a large
 // GPU; from some tens of heads and sequences on, half of the bandwidth or more.
-#import step
-#import cache
+#import attend
 #import reduce
 
-struct Op {
-    q: u32,
-    out: u32,
-    heads: u32,
-    heads_kv: u32,
-    d_k: u32,
-    d_v: u32,
-    scale: f32,
-    // A score becomes cap * tanh(score / cap); 0 leaves it.
-    cap: f32,
-    // Keys at this distance or farther are not seen.
-    window: u32,
-    // Whether a token sees those before it only.
-    causal: u32,
-    // Places in `vectors`, one a query head, or NONE: how much scores fall with distance (Press et al., 2022); scores of
-    // keys without values.
-    slopes: u32,
-    sinks: u32,
-}
-
-@group(0) @binding(1) var<uniform> op: Op;
 @group(0) @binding(5) var<storage, read> cache: array<u32>;
 @group(0) @binding(6) var<storage, read> tables: array<u32>;
 @group(0) @binding(7) var<storage, read> vectors: array<f32>;
@@ -54,8 +32,7 @@ fn score(block: u32, slot: u32) -> f32 {
     }
     s *= op.scale;
     if (op.cap > 0.0) {
-        // Beyond 15 tanh is 1 to the last bit, and some drivers overflow.
-        s = op.cap * tanh(clamp(s / op.cap, -15.0, 15.0));
+        s = capped(s, op.cap);
     }
     return s;
 }

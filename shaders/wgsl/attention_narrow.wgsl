@@ -5,24 +5,8 @@
 //
 // Such drivers load lane after lane, so all loads are quads: of keys, four neighbouring positions of one word; of values,
 // four neighbouring words of one position. Queries and weights are handed round in the subgroup.
-#import step
-#import cache
+#import attend
 
-struct Op {
-    q: u32,
-    out: u32,
-    heads: u32,
-    heads_kv: u32,
-    d_k: u32,
-    d_v: u32,
-    scale: f32,
-    // A score becomes cap * tanh(score / cap); 0 leaves it.
-    cap: f32,
-    // Keys at this distance or farther are not seen.
-    window: u32,
-}
-
-@group(0) @binding(1) var<uniform> op: Op;
 @group(0) @binding(5) var<storage, read> cache: array<vec4<u32>>;
 @group(0) @binding(6) var<storage, read> tables: array<u32>;
 
@@ -31,11 +15,11 @@ fn row_of(token: u32, head: u32) -> u32 {
     return token * op.heads + head;
 }
 
-fn capped(s: vec4<f32>) -> vec4<f32> {
+fn score(s: vec4<f32>) -> vec4<f32> {
     if (op.cap > 0.0) {
-        return op.cap * tanh(clamp(s / op.cap, vec4<f32>(-15.0), vec4<f32>(15.0)));
+        return capped4(s * op.scale, op.cap);
     }
-    return s;
+    return s * op.scale;
 }
 
 @compute @workgroup_size($SUB)
@@ -112,7 +96,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(subgroup_invocation_id) o
 #for i in 0..$PQ
         let at$s_$i = vec4<u32>(tile + ($i * $SUB + own) * 4) + vec4<u32>(0u, 1u, 2u, 3u);
         let seen$s_$i = (at$s_$i >= vec4<u32>(start$s)) & (at$s_$i <= vec4<u32>(position$s));
-        let c$s_$i = select(vec4<f32>(-3.4e38), capped(s$s_$i * op.scale), seen$s_$i);
+        let c$s_$i = select(vec4<f32>(-3.4e38), score(s$s_$i), seen$s_$i);
         high$s = max(high$s, max(max(c$s_$i.x, c$s_$i.y), max(c$s_$i.z, c$s_$i.w)));
 #end
         let top$s = max(m$s, subgroupMax(high$s));

@@ -8,6 +8,7 @@
 // One result: an element adds up its products in an order that depends on the matrix alone, as in `matmul_wide`.
 #import step
 #import unpack/$FORMAT
+#import dot
 
 struct Op {
     x: u32,
@@ -44,10 +45,6 @@ var<workgroup> sums: array<f32, $WG>;
 // Value k of a column, 0 beyond its end.
 fn value(column: u32, k: u32) -> f32 {
     return select(0.0, arena[column + min(k, op.k - 1)], k < op.k);
-}
-
-fn add(x: vec4<f32>, w: vec4<f32>, sum: f32) -> f32 {
-    return fma(x.w, w.w, fma(x.z, w.z, fma(x.y, w.y, fma(x.x, w.x, sum))));
 }
 
 @compute @workgroup_size($WG)

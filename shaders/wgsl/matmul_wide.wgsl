@@ -6,6 +6,7 @@
 // 100 KiB. Expected for one column: 70 % of memory bandwidth or more once a matrix has some hundred panels; below that
 // the latency of one pass along k.
 #import matmul
+#import dot
 
 const TILE: u32 = $TILE; // groups of 32 that are staged at once
 const SLICES: u32 = $S;
@@ -26,10 +27,6 @@ fn four(column: u32, k: u32) -> vec4<f32> {
     if (k + 1 < op.k) { v.y = arena[at + 1]; }
     if (k + 2 < op.k) { v.z = arena[at + 2]; }
     return v;
-}
-
-fn add(x: vec4<f32>, w: vec4<f32>, sum: f32) -> f32 {
-    return fma(x.w, w.w, fma(x.z, w.z, fma(x.y, w.y, fma(x.x, w.x, sum))));
 }
 
 @compute @workgroup_size($WG)

@@ -1,20 +1,7 @@
 // out = x / sqrt(mean(x^2) + eps) * weight (+ residual): a workgroup for each slice of `width` of a row.
-#import step
+#import rms
 #import reduce
 
-struct Op {
-    x: u32,
-    out: u32,
-    // Place in `arena`, or NONE.
-    residual: u32,
-    // Place in `vectors`.
-    weight: u32,
-    width: u32,
-    slices: u32,
-    eps: f32,
-}
-
-@group(0) @binding(1) var<uniform> op: Op;
 @group(0) @binding(7) var<storage, read> vectors: array<f32>;
 
 @compute @workgroup_size($WG)

@@ -1,20 +1,7 @@
 // The RMS norm for adapters that are CPUs: a workgroup is one subgroup, so nothing waits at a barrier, and all loads are
 // quads. out = x / sqrt(mean(x^2) + eps) * weight (+ residual).
-#import step
+#import rms
 
-struct Op {
-    x: u32,
-    out: u32,
-    // Place in `arena`, or NONE.
-    residual: u32,
-    // Place in `vectors`.
-    weight: u32,
-    width: u32,
-    slices: u32,
-    eps: f32,
-}
-
-@group(0) @binding(1) var<uniform> op: Op;
 @group(0) @binding(7) var<storage, read> vectors: array<vec4<f32>>;
 
 @compute @workgroup_size($SUB)

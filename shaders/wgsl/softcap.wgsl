@@ -1,5 +1,6 @@
 // x = cap * tanh(x / cap), an element an invocation; a workgroup walks part of a row.
 #import step
+#import capped
 
 struct Op {
     x: u32,
@@ -14,7 +15,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     let i = id.y * $WG + li;
     if (i < op.width) {
         let at = op.x + id.x * op.width + i;
-        // Beyond 15 tanh is 1 to the last bit, and some drivers overflow.
-        arena[at] = op.cap * tanh(clamp(arena[at] / op.cap, -15.0, 15.0));
+        arena[at] = capped(arena[at], op.cap);
     }
 }

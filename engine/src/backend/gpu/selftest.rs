@@ -218,7 +218,7 @@ fn norm(gpu: &Opened, kernel: Kernel) -> Result<f64> {
         x.iter().zip(&weight).map(|(v, w)| f64::from(*v) * factor * f64::from(*w)).collect::<Vec<_>>()
     };
     let expected: Vec<f64> = arena.chunks(width).flat_map(row).collect();
-    let op = ops::RmsNormNarrow {
+    let op = ops::RmsNorm {
         x: 0,
         out: arena.len() as u32,
         residual: NONE,
@@ -270,7 +270,7 @@ fn attention(gpu: &Opened, kernel: Kernel, half: bool, words: usize) -> Result<f
     (tables[0], tables[3], tables[4], tables[6], tables[9]) = (tokens as u32, 0, 3, 6, 8);
     tables.extend((first..positions).map(|p| p as u32));
     tables.extend([0, 0, 0, 0, 1, 0, tokens as u32]);
-    let op = ops::AttentionNarrow {
+    let op = ops::Attention {
         q: 0,
         out: arena.len() as u32,
         heads: heads as u32,
@@ -280,6 +280,9 @@ fn attention(gpu: &Opened, kernel: Kernel, half: bool, words: usize) -> Result<f
         scale: SCALE,
         cap: 0.0,
         window: u32::MAX,
+        causal: 1,
+        slopes: NONE,
+        sinks: NONE,
     };
     let out = arena.len();
     arena.resize(2 * out, 0.0);

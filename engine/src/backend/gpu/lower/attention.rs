@@ -48,17 +48,6 @@ impl Lower<'_> {
             self.push(Kernel::Attention { half }, &op, a.n_head, Rows::Tokens).kv = Some(a.layer);
             return;
         };
-        let op = ops::AttentionNarrow {
-            q: op.q,
-            out: op.out,
-            heads: op.heads,
-            heads_kv: op.heads_kv,
-            d_k: op.d_k,
-            d_v: op.d_v,
-            scale: op.scale,
-            cap: op.cap,
-            window: op.window,
-        };
         // Queries of a workgroup are heads of a group where every block is one token, else tokens.
         let single = a.n_head_kv * (a.n_head / a.n_head_kv).div_ceil(QUERIES);
         let wanted = self.push(kernel, &op, single, Rows::Tokens);

@@ -84,7 +84,7 @@ impl Lower<'_> {
     }
 
     pub(super) fn clamped_glu(&mut self, gate: ValueId, up: ValueId, out: ValueId) {
-        let op = ops::ClampedGlu { gate: self.at(gate), up: self.at(up), out: self.at(out), width: self.width(out) };
+        let op = ops::GatedAct { gate: self.at(gate), up: self.at(up), out: self.at(out), width: self.width(out) };
         self.push_elements(Kernel::ClampedGlu, &op, out);
     }
 
