@@ -32,11 +32,15 @@ pub fn submit<R: Send + 'static>(
     max_tokens: usize,
     take: Take<R>,
 ) -> Pending<R> {
-    let (sender, rows) = channel();
     let mut request = Request::new(prompt.to_vec(), Params::greedy());
-    request.max_tokens = Some(max_tokens);
+    (request.max_tokens, request.observe_from) = (Some(max_tokens), from);
+    watched(engine, request, take)
+}
+
+/// Submits a request that goes on to its last token, with its rows watched.
+fn watched<R: Send + 'static>(engine: &Engine, mut request: Request, take: Take<R>) -> Pending<R> {
+    let (sender, rows) = channel();
     request.ignore_eog = true;
-    request.observe_from = from;
     // Nobody receives where the test has given up.
     request.observer = Some(Box::new(move |position, row| drop(sender.send((position, take(row))))));
     Pending { rows, events: engine.submit(request) }
@@ -60,13 +64,9 @@ pub fn submit_from<R: Send + 'static>(
     adapters: Option<Vec<f32>>,
     take: Take<R>,
 ) -> Pending<R> {
-    let (sender, rows) = channel();
     let mut request = Request::new(prompt.to_vec(), Params::greedy());
-    (request.max_tokens, request.ignore_eog, request.observe_from) = (Some(6), true, from);
-    request.adapters = adapters;
-    // Nobody receives where the test has given up.
-    request.observer = Some(Box::new(move |position, row| drop(sender.send((position, take(row))))));
-    Pending { rows, events: engine.submit(request) }
+    (request.max_tokens, request.observe_from, request.adapters) = (Some(6), from, adapters);
+    watched(engine, request, take)
 }
 
 impl<R> Pending<R> {
@@ -106,6 +106,35 @@ pub fn observe<R: Send + 'static>(
     take: Take<R>,
 ) -> Result<Observed<R>, Error> {
     submit(engine, prompt, from, max_tokens, take).wait()
+}
+
+/// Asks engines with room for so many tokens a step and so many sequences: how an answer is other bits than one that was
+/// had alone and whole, in chunks, among three others, cold and after its own cached prefix.
+///
+/// # Panics
+/// If an engine gives no answer.
+pub fn other_bits<R: PartialEq + Send + 'static>(
+    load: &dyn Fn(usize, usize) -> Engine,
+    prompt: &[u32],
+    chunks: &[usize],
+    take: Take<R>,
+) -> Vec<String> {
+    let (from, n) = (prompt.len() - 8, 3);
+    let expected = observe(&load(512, 1), prompt, from, n, take).expect("an answer");
+    let mut all = Vec::new();
+    for &chunk in chunks {
+        let engine = load(chunk, 4);
+        let others: Vec<_> = (1..4).map(|i| submit(&engine, &prompt[i..20 * i], 0, 2, take)).collect();
+        let cold = observe(&engine, prompt, from, n, take).expect("an answer");
+        let warm = observe(&engine, prompt, from, n, take).expect("an answer");
+        drop(others);
+        for (how, found) in [("among others", cold), ("after a cached prefix", warm)] {
+            if (&found.rows, &found.generated) != (&expected.rows, &expected.generated) {
+                all.push(format!("chunks of {chunk}, {how}"));
+            }
+        }
+    }
+    all
 }
 
 /// Takes the logits as f64, for comparing with a twin.

@@ -9,7 +9,7 @@ use gguf::Format;
 use tests::golden::{Case, cases};
 use tests::gpu::{nmse, obtain};
 use tests::models;
-use tests::observe::{as_f64, digest, observe, submit};
+use tests::observe::{as_f64, digest, observe, other_bits};
 use tests::tiny::Model;
 
 /// f32 arithmetic in another order, on logits as they are: what the issue of a wrong bit would pass by far.
@@ -112,19 +112,8 @@ fn a_device_gives_the_same_bits_however_it_is_asked() {
                 let options = Options { batch, sequences, ..options(Device::Index(adapter.index)) };
                 Engine::from_bytes(&bytes, &options).expect("a sound model")
             };
-            let expected = observe(&load(512, 1), &prompt, 82, 3, digest).expect("an answer");
-            for chunk in [1, 3, 7, 64] {
-                let engine = load(chunk, 4);
-                let others: Vec<_> = (1..4).map(|i| submit(&engine, &prompt[i..20 * i], 0, 2, digest)).collect();
-                let cold = observe(&engine, &prompt, 82, 3, digest).expect("an answer");
-                let warm = observe(&engine, &prompt, 82, 3, digest).expect("an answer");
-                drop(others);
-                for (how, found) in [("among others", cold), ("after a cached prefix", warm)] {
-                    if (&found.rows, &found.generated) != (&expected.rows, &expected.generated) {
-                        failures.push(format!("{name} on {}, chunks of {chunk}, {how}", adapter.name));
-                    }
-                }
-            }
+            let other = other_bits(&load, &prompt, &[1, 3, 7, 64], digest);
+            failures.extend(other.iter().map(|how| format!("{name} on {}, {how}", adapter.name)));
         }
     }
     assert!(failures.is_empty(), "other bits:\n{}", failures.join("\n"));

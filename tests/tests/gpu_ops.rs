@@ -149,7 +149,7 @@ fn what_computes_each_element_by_itself() {
     for case in &mut cases {
         case.arena = x.clone();
     }
-    let glu = ops::ClampedGlu { gate: 0, up: (rows * width) as u32, out: 2 * (rows * width) as u32, width: n };
+    let glu = ops::GatedAct { gate: 0, up: (rows * width) as u32, out: 2 * (rows * width) as u32, width: n };
     let gate = |g: f64, u: f64| g.min(7.0) * activation(Act::Sigmoid, 1.702 * g.min(7.0)) * (u.clamp(-7.0, 7.0) + 1.0);
     cases.push(Case {
         expected: x.iter().zip(&up).map(|(&g, &u)| gate(g.into(), u.into())).collect(),
