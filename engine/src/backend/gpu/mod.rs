@@ -178,19 +178,18 @@ impl GpuBackend {
         };
         let storage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
         let words = tables::words(graph, limits.tokens, limits.outputs, options.page_entries);
-        let cache: u64 = attentions(graph).map(|a| options.kv_bytes(a)).sum();
+        let caches = options.cache_bytes(graph);
         let readback = (limits.outputs * plan.width(graph.logits) * 4) as u64;
+        let cache: u64 = caches.iter().sum();
         gpu.announce(weight_bytes(graph) + cache + plan.arena_bytes() as u64 + words as u64 * 4 + readback);
         let tables = gpu.buffer("tables", words as u64 * 4, storage | BufferUsages::UNIFORM)?;
         let arena = bound(&gpu, "activations", plan.arena_bytes() as u64, storage)?;
-        let mut kv = vec![];
-        for a in attentions(graph) {
-            kv.push(bound(&gpu, "KV cache of a layer", options.kv_bytes(a), storage)?);
-        }
+        let kv = caches.iter().map(|&bytes| bound(&gpu, "KV cache of a layer", bytes, storage));
+        let kv = kv.collect::<Result<Vec<_>>>()?;
         let logits = limits.outputs * plan.width(graph.logits);
         let readback = gpu.buffer("logits", logits as u64 * 4, BufferUsages::MAP_READ | BufferUsages::COPY_DST)?;
         let weights = weights::upload(&gpu, graph, source, options.check_tensors, progress)?;
-        let results = gpu.buffer("results", lower::result_bytes(&plan), storage | BufferUsages::COPY_SRC)?;
+        let results = gpu.buffer("results", lower::result_bytes(&plan), storage)?;
         let buffers = Buffers { tables, arena, kv, weights, results };
         let (dispatches, pipelines) = Lower::all(&gpu, &plan, &buffers, options)?;
         let (upload, runs) = (Vec::with_capacity(words), Vec::with_capacity(dispatches.len()));
