@@ -30,11 +30,16 @@ impl Desk {
         self.folder.path().join("m.gguf")
     }
 
-    /// The chat on a terminal made by `script`.
+    /// The chat on a terminal made by `script`. The chat takes the place of the shell, which would otherwise be ended by
+    /// Ctrl-C as well and make the status its own.
     fn start(&self, flags: &str) -> Child {
-        let command = format!("{} run {} --temp 0 {flags}", binary().display(), self.model().display());
+        let command = format!("exec {} run {} --temp 0 {flags}", binary().display(), self.model().display());
         let mut script = Command::new("script");
-        script.args(["-qec", &command, "/dev/null"]).env("HANDMILL_HOME", self.folder.path()).env("TERM", "xterm");
+        script
+            .args(["-qec", &command, "/dev/null"])
+            .env("HANDMILL_HOME", self.folder.path())
+            .env("TERM", "xterm")
+            .env("SHELL", "/bin/sh");
         script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script, of every Linux")
     }
 
