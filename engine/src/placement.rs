@@ -129,7 +129,7 @@ impl Parts {
         let memory = |plan: &Plan| Memory {
             weights: gpu::weight_bytes(plan.graph()),
             kv: gpu_options(limits, options).cache_bytes(plan.graph()).iter().sum(),
-            activations: plan.arena_bytes() as u64,
+            activations: gpu_options(limits, options).step_bytes(plan),
         };
         self.gpu.as_ref().map(memory).unwrap_or_default()
     }

@@ -21,6 +21,8 @@ struct Op {
     // keys without values.
     slopes: u32,
     sinks: u32,
+    // Where the layer's cache begins.
+    cache: u32,
 }
 
 @group(0) @binding(1) var<uniform> op: Op;

@@ -1,4 +1,4 @@
-// The paged KV cache of one layer, in words.
+// The paged KV cache of one layer, in words; `op.cache` is where it begins.
 //
 // A page has $PAGE positions. Its block for a KV head is the keys, [words of a key][$PAGE], so that lanes, which are
 // positions, read side by side; then the values, [$PAGE][words of a value], so that lanes, which are elements, do.
@@ -50,5 +50,5 @@ fn key_words(d_k: u32) -> u32 {
 
 // Where a head's block on a page begins.
 fn block_at(page: u32, head: u32, heads: u32, d_k: u32, d_v: u32) -> u32 {
-    return (page * heads + head) * $PAGE * (key_words(d_k) + key_words(d_v));
+    return op.cache + (page * heads + head) * $PAGE * (key_words(d_k) + key_words(d_v));
 }

@@ -5,9 +5,10 @@
 struct Op {
     out: u32,
     k: u32,
-    // First row and panels of this part of the table, and where its words begin.
+    // First row and panels of this part of the table, and where its quads and its words begin.
     first: u32,
     panels: u32,
+    quads: u32,
     words: u32,
     scale: f32,
     // By what a row is looked up: 0 the token, 1 its position, 2 the first one for all.
@@ -44,7 +45,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     }
     let block = panel * ((groups + $GROUPS - 1) / $GROUPS) + g / $GROUPS;
     let lane = row % 16;
-    let a = load(block * $QUADS * 16 + lane, op.words + block * $WORDS * 16 + lane, g % $GROUPS);
+    let a = load(op.quads + block * $QUADS * 16 + lane, op.words + block * $WORDS * 16 + lane, g % $GROUPS);
 #for s in 0..$SUBS
 #for j in 0..$JOBS
 #let i = $s * $JOBS + $j

@@ -25,9 +25,10 @@ struct Op {
     slots: u32,
     // Whether x has a part for each slot.
     parts: u32,
-    // First panel, counted over all experts, and panels of this part of the tensor; where its words begin.
+    // First panel, counted over all experts, and panels of this part of the tensor; where its quads and its words begin.
     first: u32,
     panels: u32,
+    quads: u32,
     words: u32,
 }
 
@@ -64,7 +65,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     }
     let groups = (op.k + 31) / 32;
     let blocks = (groups + $GROUPS - 1) / $GROUPS;
-    let quad = panel * blocks * $QUADS * 16 + lane;
+    let quad = op.quads + panel * blocks * $QUADS * 16 + lane;
     let word = op.words + panel * blocks * $WORDS * 16 + lane;
     var sum = 0.0;
     for (var tile = 0u; tile < groups; tile += TILE) {

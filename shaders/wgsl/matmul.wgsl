@@ -14,13 +14,24 @@ struct Op {
     bias: u32,
     k: u32,
     width: u32,
-    // First row and panels of this part of the matrix, and where its words begin.
+    // First row and panels of this part of the matrix, and where its quads and its words begin.
     first: u32,
     panels: u32,
+    quads: u32,
     words: u32,
     // Whether columns are wanted outputs, not tokens.
     outputs: u32,
     scale: f32,
+    // Matrices whose panels follow in the same part, with the same columns: the row where each begins, 0 where there is
+    // none; what stands above for the first.
+    second: u32,
+    second_out: u32,
+    second_bias: u32,
+    second_width: u32,
+    third: u32,
+    third_out: u32,
+    third_bias: u32,
+    third_width: u32,
 }
 
 @group(0) @binding(1) var<uniform> op: Op;
@@ -34,16 +45,30 @@ fn columns() -> u32 {
 
 // Writes an element whose products are added up.
 fn store(column: u32, panel: u32, lane: u32, sum: f32) {
-    let row = op.first + panel * 16 + lane;
-    if (column >= columns() || panel >= op.panels || row >= op.width) {
+    var row = op.first + panel * 16 + lane;
+    var out = op.out;
+    var bias = op.bias;
+    var width = op.width;
+    if (op.third != 0u && row >= op.third) {
+        row -= op.third;
+        out = op.third_out;
+        bias = op.third_bias;
+        width = op.third_width;
+    } else if (op.second != 0u && row >= op.second) {
+        row -= op.second;
+        out = op.second_out;
+        bias = op.second_bias;
+        width = op.second_width;
+    }
+    if (column >= columns() || panel >= op.panels || row >= width) {
         return;
     }
     var y = sum * op.scale;
-    if (op.bias != NONE) {
-        y += vectors[op.bias + row];
+    if (bias != NONE) {
+        y += vectors[bias + row];
     }
     if (op.residual != NONE) {
-        y += peek(op.residual + column * op.width + row);
+        y += peek(op.residual + column * width + row);
     }
-    poke(op.out + column * op.width + row, y);
+    poke(out + column * width + row, y);
 }

@@ -31,7 +31,7 @@ fn main(
     let blocks = (groups + $GROUPS - 1) / $GROUPS;
     let last = columns() - 1;
 #for r in 0..$R
-    let quad$r = min(panel + $r, op.panels - 1) * blocks * $QUADS * 16 + lane;
+    let quad$r = op.quads + min(panel + $r, op.panels - 1) * blocks * $QUADS * 16 + lane;
     let word$r = op.words + min(panel + $r, op.panels - 1) * blocks * $WORDS * 16 + lane;
 #end
 #for c in 0..$T

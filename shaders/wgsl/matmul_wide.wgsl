@@ -36,7 +36,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     let column = id.y * $T;
     let groups = (op.k + 31) / 32;
     let blocks = (groups + $GROUPS - 1) / $GROUPS;
-    let quad = id.x * blocks * $QUADS * 16 + lane;
+    let quad = op.quads + id.x * blocks * $QUADS * 16 + lane;
     let word = op.words + id.x * blocks * $WORDS * 16 + lane;
 #for c in 0..$T
     var sum$c = 0.0;

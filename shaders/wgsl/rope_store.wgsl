@@ -16,6 +16,8 @@ struct Op {
     heads_kv: u32,
     d_k: u32,
     d_v: u32,
+    // Where the layer's cache begins.
+    cache: u32,
 }
 
 @group(0) @binding(1) var<uniform> op: Op;

@@ -18,6 +18,14 @@ fn can(gpu: &Opened, kernel: Kernel) -> bool {
     }
 }
 
+/// Words of other weights that stand before those of a test.
+const BEFORE: usize = 48;
+
+/// Weights behind those of another matrix, which are NaN.
+fn behind(weights: &[u32]) -> Vec<u32> {
+    [&[u32::MAX; BEFORE], weights].concat()
+}
+
 /// The axiom: however many columns a workgroup has, the bits are the same. Gives those that have others than the first.
 fn other_bits(results: &[(usize, Vec<f32>)]) -> impl Iterator<Item = usize> {
     let differs = |result: &[f32]| result.iter().zip(&results[0].1).any(|(a, b)| a.to_bits() != b.to_bits());
@@ -51,16 +59,18 @@ fn product(gpu: &Opened, format: Format, way: Way, tiles: &[usize], [rows, k, n]
         width: rows as u32,
         first: 0,
         panels: m.panels as u32,
-        words: m.words as u32,
+        quads: BEFORE as u32 / 4,
+        words: (BEFORE + m.words) as u32,
         outputs: 1,
         scale: 0.5,
+        ..ops::MatmulWide::default()
     };
-    let tables = step(n, &[]);
+    let (tables, weights) = (step(n, &[]), behind(&m.packed));
     let memory = Memory {
         tables: &tables,
         op: bytemuck::bytes_of(&op),
         arena: &arena,
-        weights: &m.packed,
+        weights: &weights,
         vectors: &bias,
         ..Memory::default()
     };
@@ -116,6 +126,78 @@ fn products_of_every_format_and_way() {
     });
 }
 
+/// Several matrices in one dispatch and each in one of its own: the results, of `n` columns.
+fn together(gpu: &Opened, format: Format, [k, n]: [usize; 2]) -> Vec<String> {
+    let rows = [20, 5, 33];
+    let mut random = Random::new(11);
+    // The panels of one after those of the other: all quads, then all words.
+    let each = rows.map(|rows| matrix(&mut random, format, rows, k));
+    let quads: Vec<u32> = each.iter().flat_map(|m| m.packed[..m.words].to_vec()).collect();
+    let words: Vec<u32> = each.iter().flat_map(|m| m.packed[m.words..].to_vec()).collect();
+    let (x, biases) = (floats(&mut random, n * k), floats(&mut random, rows.iter().sum()));
+    let [first, second, third] = [x.len(), x.len() + n * rows[0], x.len() + n * (rows[0] + rows[1])];
+    let (mut arena, tables) = (x, step(n, &[]));
+    arena.resize(third + n * rows[2] + 100, SENTINEL);
+    let packed = [&quads[..], &words].concat();
+    let op = ops::MatmulWide {
+        out: first as u32,
+        residual: NONE,
+        bias: 0,
+        k: k as u32,
+        width: rows[0] as u32,
+        panels: each.iter().map(|m| m.panels as u32).sum(),
+        words: quads.len() as u32,
+        outputs: 1,
+        scale: 0.5,
+        second: 32,
+        second_out: second as u32,
+        second_bias: NONE,
+        second_width: rows[1] as u32,
+        third: 48,
+        third_out: third as u32,
+        third_bias: (rows[0] + rows[1]) as u32,
+        third_width: rows[2] as u32,
+        ..ops::MatmulWide::default()
+    };
+    let mut failures = vec![];
+    for (way, columns) in Way::ALL.into_iter().flat_map(|way| COLUMNS.map(|columns| (way, columns))) {
+        let kernel = Kernel::MatMul { format, columns, way };
+        if !can(gpu, kernel) {
+            continue;
+        }
+        let left = |op: &ops::MatmulWide, weights: &[u32]| {
+            let op = bytemuck::bytes_of(op);
+            let memory = Memory { tables: &tables, op, arena: &arena, weights, vectors: &biases, ..Memory::default() };
+            let panels = rows.iter().map(|rows| rows.div_ceil(16)).sum::<usize>();
+            let grid = [panels.div_ceil(way.panels(columns)) as u32, n.div_ceil(columns) as u32];
+            done(gpu, kernel, &memory, grid).arena.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+        };
+        let all = left(&op, &packed);
+        let one = |i: usize, out: usize, bias: u32| {
+            let (width, panels, words) = (rows[i] as u32, each[i].panels as u32, each[i].words as u32);
+            let alone = ops::MatmulWide { out: out as u32, bias, width, panels, words, second: 0, third: 0, ..op };
+            left(&alone, &each[i].packed)[out..out + n * rows[i]].to_vec()
+        };
+        let (second_bias, third_bias) = (op.second_bias, op.third_bias);
+        let expected = [one(0, first, 0), one(1, second, second_bias), one(2, third, third_bias)].concat();
+        let name = kernel.name();
+        failures.extend((all[first..first + expected.len()] != expected).then(|| format!("{name}: other bits")));
+        let behind = &all[first + expected.len()..];
+        failures.extend(behind.iter().any(|&v| v != SENTINEL.to_bits()).then(|| format!("{name}: wrote behind")));
+    }
+    failures
+}
+
+#[test]
+fn matrices_in_one_dispatch_are_each_as_alone() {
+    on_every_adapter(&|gpu| {
+        [(Format::Q8_0, [96, 9]), (Format::F32, [36, 1])]
+            .into_iter()
+            .flat_map(|(format, shape)| together(gpu, format, shape))
+            .collect()
+    });
+}
+
 #[test]
 fn rows_of_tables_of_every_format() {
     on_every_adapter(&|gpu| {
@@ -134,17 +216,19 @@ fn rows_of_tables_of_every_format() {
                 k: k as u32,
                 first: 0,
                 panels: m.panels as u32,
-                words: m.words as u32,
+                quads: BEFORE as u32 / 4,
+                words: (BEFORE + m.words) as u32,
                 scale: 1.5,
                 lookup: 0,
                 add: NONE,
             };
             let (tables, arena) = (step(n, &[(2, ids)]), vec![SENTINEL; n * k + 100]);
+            let weights = behind(&m.packed);
             let memory = Memory {
                 tables: &tables,
                 op: bytemuck::bytes_of(&op),
                 arena: &arena,
-                weights: &m.packed,
+                weights: &weights,
                 ..Memory::default()
             };
             let kernel = Kernel::Embed(layout.format);

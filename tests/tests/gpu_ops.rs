@@ -305,9 +305,11 @@ fn experts(gpu: &Opened, format: Format, [n, rows, k]: [usize; 3], routed: bool)
             parts: u32::from(!routed),
             first: first as u32,
             panels: panels as u32,
-            words: (panels * quads) as u32,
+            quads: 4,
+            words: (16 + panels * quads) as u32,
         };
         let weights = [
+            &[u32::MAX; 16][..],
             &m.packed[first * quads..(first + panels) * quads],
             &m.packed[m.words + first * words..m.words + (first + panels) * words],
         ];
@@ -381,7 +383,8 @@ impl Attend {
             let at = block + PAGE * of_key + slot * of_value;
             value.enumerate().for_each(|(i, x)| words[at + i] = word(x));
         }
-        (keys, values, words)
+        // Behind the cache of another layer, which is NaN.
+        (keys, values, [vec![u32::MAX; PAGE], words].concat())
     }
 
     fn visible(&self, position: usize) -> std::ops::Range<usize> {
@@ -433,6 +436,7 @@ impl Attend {
             causal: u32::from(self.causal),
             slopes: if self.alibi { 0 } else { NONE },
             sinks: if self.sinks { heads as u32 } else { NONE },
+            cache: PAGE as u32,
         };
         let positions = (0..Self::TOKENS).map(|i| (self.start + i) as u32).collect();
         let pages = (0..self.length.div_ceil(PAGE) as u32).rev().collect();

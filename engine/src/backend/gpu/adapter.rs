@@ -230,6 +230,18 @@ impl Opened {
     /// # Errors
     /// The device has no room for it.
     pub fn buffer(&self, what: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        self.make(what, bytes, usage, false)
+    }
+
+    /// A buffer that the processor can write at once, and that others are copied from.
+    ///
+    /// # Errors
+    /// The device has no room for it.
+    pub fn mapped(&self, what: &str, bytes: u64) -> Result<wgpu::Buffer> {
+        self.make(what, bytes, wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC, true)
+    }
+
+    fn make(&self, what: &str, bytes: u64, usage: wgpu::BufferUsages, mapped: bool) -> Result<wgpu::Buffer> {
         let size = bytes.next_multiple_of(256).max(256);
         let full = |detail: String| {
             let mib = |bytes: u64| bytes.div_ceil(1 << 20);
@@ -252,7 +264,7 @@ impl Opened {
             label: Some(what),
             size,
             usage,
-            mapped_at_creation: false,
+            mapped_at_creation: mapped,
         });
         match pollster::block_on(scope.pop()) {
             None => {

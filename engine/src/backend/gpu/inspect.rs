@@ -12,14 +12,13 @@ use wgpu::{Buffer, BufferUsages};
 impl GpuBackend {
     /// Computes one operation, all before it having been computed.
     pub(super) fn one(&mut self, batch: &Batch, index: usize) -> Result<Vec<Written>> {
-        self.upload(batch);
+        let mut encoder = self.upload(batch)?;
         self.list(batch, Want::Rows);
-        self.runs.retain(|run| self.dispatches[run.dispatch].operation == index);
-        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        self.runs.retain(|run| self.lowered.dispatches[run.dispatch].operation == index);
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         self.encode(&mut pass, &self.runs);
         drop(pass);
-        self.gpu.queue.submit([encoder.finish()]);
+        self.send(encoder);
         let graph = self.plan.graph();
         written(graph, &graph.ops[index], &Seen { backend: self, batch })
     }
@@ -54,8 +53,10 @@ impl Memory for Seen<'_> {
 
     /// As `cache.wgsl` lays them out.
     fn cached(&self, a: &AttentionSpec) -> Result<[Vec<f32>; 2]> {
-        let buffer = &self.backend.buffers.kv[a.layer];
-        let words: Vec<u32> = bytemuck::pod_collect_to_vec(&self.backend.fetch(buffer, 0, buffer.size())?);
+        let place = self.backend.buffers.kv[a.layer];
+        let bytes = self.backend.cache_bytes[a.layer];
+        let found = self.backend.fetch(&self.backend.buffers.caches[place.buffer], place.at, bytes)?;
+        let words: Vec<u32> = bytemuck::pod_collect_to_vec(&found);
         let per = self.backend.per_word;
         let [of_key, of_value] = [a.d_k, a.d_v].map(|d| d.div_ceil(per));
         let element = |word: u32, d: usize| match per {

@@ -3,36 +3,42 @@
 //! | module | lowers |
 //! | --- | --- |
 //! | `attention` | rotary embedding, the cache, attention |
+//! | `bind` | makes bind groups and pipelines of what was lowered |
 //! | `experts` | the choice of experts, their products and sums |
 //! | `matmul` | products with one matrix |
 //! | `rows` | what is cut by rows: norms, activations, gathers |
 
 mod attention;
+mod bind;
 mod experts;
 mod matmul;
 mod rows;
 
 use super::GpuOptions;
 use super::adapter::Opened;
+use super::merge;
 use super::pipelines::Pipelines;
-use super::tables::{self, HEAD};
+use super::slab::Place;
+use super::tables;
 use super::weights::{Part, Weights};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op, Rows, ValueId, WeightId};
 use crate::plan::{Plan, StepKind};
-use shaders::{Kernel, MAX_EXPERTS, MAX_HEAD, NONE, ROW_WG, Way, place};
-use wgpu::{BindGroup, Buffer, BufferUsages};
+use shaders::{Kernel, MAX_EXPERTS, MAX_HEAD, NONE, ROW_WG, Way};
+use std::collections::{HashMap, HashSet};
+use wgpu::{BindGroup, Buffer};
 
-/// Bytes from one kernel's parameters to the next: the coarsest alignment that an adapter may ask for.
-const OP_STRIDE: usize = 256;
+pub use bind::parameter_bytes;
 
 /// The ways that a dispatch can run, by how many columns it has.
 pub struct Dispatch {
     /// Pipelines for tiles of columns, ascending, and the workgroups that cover the matrix; one for other kernels.
     pub kernels: Vec<Variant>,
-    /// What it binds.
-    pub group: BindGroup,
+    /// Which bind group it binds, and where its parameters are.
+    pub group: usize,
+    /// Place of its parameters, in bytes.
+    pub parameters: u32,
     /// What it is shared out by.
     pub extent: Extent,
     /// Bytes of its weights.
@@ -107,8 +113,10 @@ pub struct Buffers {
     pub tables: Buffer,
     /// What steps compute.
     pub arena: Buffer,
-    /// The KV cache of each layer.
-    pub kv: Vec<Buffer>,
+    /// The buffers of the KV caches.
+    pub caches: Vec<Buffer>,
+    /// Where the cache of each layer is.
+    pub kv: Vec<Place>,
     /// Weights.
     pub weights: Weights,
     /// The largest logits.
@@ -122,6 +130,16 @@ struct Wanted<'a> {
     part: Option<&'a Part>,
     kv: Option<usize>,
     extent: Extent,
+}
+
+/// A plan as dispatches.
+pub struct Lowered {
+    /// All dispatches, the last [`BEST`] of which find the largest logits where [`gives_best`].
+    pub dispatches: Vec<Dispatch>,
+    /// What they bind.
+    pub groups: Vec<BindGroup>,
+    /// The kernels.
+    pub pipelines: Pipelines,
 }
 
 /// Dispatches that find the largest logits.
@@ -148,6 +166,9 @@ pub struct Lower<'a> {
     wanted: Vec<Wanted<'a>>,
     /// How many were wanted when each operation was lowered.
     ends: Vec<usize>,
+    /// Products that one dispatch computes, by the first of them, and the others.
+    runs: HashMap<usize, Vec<usize>>,
+    followers: HashSet<usize>,
 }
 
 /// Fails if the graph has an operation that is too large for its kernel.
@@ -170,19 +191,16 @@ pub fn check(graph: &Graph) -> Result<()> {
 }
 
 impl<'a> Lower<'a> {
-    /// All dispatches of a plan, the last [`BEST`] of which find the largest logits where [`gives_best`], and the pipelines that
-    /// they use.
+    /// All dispatches of a plan.
     ///
     /// # Errors
     /// The device has no room, or refuses a kernel.
-    pub fn all(
-        gpu: &Opened,
-        plan: &'a Plan,
-        buffers: &'a Buffers,
-        options: &'a GpuOptions,
-    ) -> Result<(Vec<Dispatch>, Pipelines)> {
+    pub fn all(gpu: &Opened, plan: &'a Plan, buffers: &'a Buffers, options: &'a GpuOptions) -> Result<Lowered> {
         let (way, subgroup) = (gpu.way, gpu.subgroup());
-        let mut lower = Lower { plan, buffers, options, way, subgroup, wanted: vec![], ends: vec![] };
+        let runs = merge::products(plan.graph());
+        let followers = runs.iter().flat_map(|run| run[1..].iter().copied()).collect();
+        let runs = runs.into_iter().map(|run| (run[0], run)).collect();
+        let mut lower = Lower { plan, buffers, options, way, subgroup, wanted: vec![], ends: vec![], runs, followers };
         for step in plan.steps() {
             if let StepKind::Op(op) = step.kind {
                 lower.op(op);
@@ -193,65 +211,6 @@ impl<'a> Lower<'a> {
             lower.best();
         }
         lower.build(gpu)
-    }
-
-    /// Makes pipelines and bind groups.
-    fn build(self, gpu: &Opened) -> Result<(Vec<Dispatch>, Pipelines)> {
-        let mut params = vec![0; self.wanted.len() * OP_STRIDE];
-        for (i, w) in self.wanted.iter().enumerate() {
-            params[i * OP_STRIDE..][..w.op.len()].copy_from_slice(&w.op);
-        }
-        let uniform = gpu.buffer("parameters", params.len() as u64, BufferUsages::UNIFORM | BufferUsages::COPY_DST)?;
-        gpu.queue.write_buffer(&uniform, 0, &params);
-        let mut pipelines = Pipelines::default();
-        let mut dispatches = vec![];
-        for (i, w) in self.wanted.iter().enumerate() {
-            let mut kernels = vec![];
-            for &(columns, kernel, others) in &w.kernels {
-                kernels.push(Variant { columns, pipeline: pipelines.get(gpu, kernel)?, others });
-            }
-            let group = self.bind(gpu, &pipelines, w, &uniform, i * OP_STRIDE);
-            let operation = self.ends.partition_point(|&end| end <= i);
-            let product = matches!(w.extent, Extent::Columns(_));
-            let bytes = w.part.filter(|_| product).map_or(0, |part| part.bytes);
-            dispatches.push(Dispatch { kernels, group, extent: w.extent, bytes, operation });
-        }
-        gpu.check()?;
-        Ok((dispatches, pipelines))
-    }
-
-    fn bind(&self, gpu: &Opened, pipelines: &Pipelines, w: &Wanted<'a>, uniform: &Buffer, at: usize) -> BindGroup {
-        let kernel = w.kernels[0].1;
-        let whole = Buffer::as_entire_buffer_binding;
-        let entries: Vec<_> = kernel
-            .bindings()
-            .iter()
-            .filter_map(|b| {
-                let tables = &self.buffers.tables;
-                let binding = match b.index {
-                    place::STEP => {
-                        wgpu::BufferBinding { size: wgpu::BufferSize::new(HEAD as u64 * 4), ..whole(tables) }
-                    }
-                    place::OP => wgpu::BufferBinding {
-                        buffer: uniform,
-                        offset: at as u64,
-                        size: wgpu::BufferSize::new(w.op.len().next_multiple_of(16) as u64),
-                    },
-                    place::ARENA => whole(&self.buffers.arena),
-                    place::QUADS | place::WORDS => whole(&w.part?.buffer),
-                    place::CACHE => whole(&self.buffers.kv[w.kv?]),
-                    place::RESULTS => whole(&self.buffers.results),
-                    place::TABLES => wgpu::BufferBinding { offset: HEAD as u64 * 4, ..whole(tables) },
-                    _ => whole(&self.buffers.weights.vectors),
-                };
-                Some(wgpu::BindGroupEntry { binding: b.index, resource: wgpu::BindingResource::Buffer(binding) })
-            })
-            .collect();
-        gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: pipelines.layout(kernel),
-            entries: &entries,
-        })
     }
 
     /// Place of a value in the arena, in floats.
@@ -269,6 +228,11 @@ impl<'a> Lower<'a> {
 
     fn vector(&self, w: Option<WeightId>) -> u32 {
         w.map_or(NONE, |w| self.buffers.weights.places[w.0 as usize])
+    }
+
+    /// Where the cache of a layer begins, in words.
+    fn cache(&self, layer: usize) -> u32 {
+        (self.buffers.kv[layer].at / 4) as u32
     }
 
     fn parts(&self, w: WeightId) -> &'a [Part] {

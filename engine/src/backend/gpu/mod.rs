@@ -1,7 +1,8 @@
 //! A GPU, whichever one wgpu reaches: weights in the layout of [`shaders::layout`], the plan as a list of dispatches.
 //!
 //! A step is one upload (tokens, positions, page tables, angles), one compute pass that replays the list, one submit and
-//! one read-back: of the wanted logits, or of four bytes a row where only the largest is wanted. Pipelines, bind groups and buffers are made when the model is loaded. Activations
+//! one read-back: of the wanted logits, or of four bytes a row where only the largest is wanted. Pipelines, bind groups
+//! and buffers are made when the model is loaded, that which uploads go through included: a step makes nothing. Activations
 //! are f32, whatever `--precision` says of the processor's integer products.
 //!
 //! | module | knows |
@@ -9,21 +10,25 @@
 //! | [`adapter`] | which adapters there are, which one is meant |
 //! | `weights` | how weights come to the device |
 //! | `lower` | which kernels an operation takes |
+//! | `merge` | which products are one dispatch |
 //! | `pipelines` | kernels compiled |
 //! | `inspect` | one operation at a time |
 //! | [`probe`] | one kernel at a time |
 //! | `roof` | what an adapter does at most |
 //! | `selftest` | whether the driver computes what the kernels say |
+//! | `slab` | many pieces of memory in few buffers |
 //! | `tables` | what a step brings |
 //! | `timing` | where a step's time goes |
 
 pub mod adapter;
 mod inspect;
 mod lower;
+mod merge;
 mod pipelines;
 pub mod probe;
 mod roof;
 mod selftest;
+mod slab;
 mod tables;
 mod timing;
 mod weights;
@@ -38,10 +43,10 @@ use crate::sampler::Best;
 use crate::source::Source;
 use adapter::Opened;
 use gguf::Format;
-use lower::{Buffers, Dispatch, Lower, Run};
-use pipelines::Pipelines;
+use lower::{Buffers, Lower, Lowered, Run};
+use slab::Slabs;
 use std::path::{Path, PathBuf};
-use wgpu::{Buffer, BufferUsages};
+use wgpu::{Buffer, BufferUsages, CommandEncoder};
 
 pub use weights::bytes as weight_bytes;
 
@@ -72,6 +77,20 @@ impl GpuOptions {
         4 / self.kv.bytes()
     }
 
+    /// Bytes of what steps write on the device, the caches aside: activations, tables and what they come through,
+    /// parameters of kernels, what is read back.
+    pub fn step_bytes(&self, plan: &Plan) -> u64 {
+        let tables = self.table_words(plan) as u64 * 4;
+        let results = lower::result_bytes(plan);
+        plan.arena_bytes() as u64 + 2 * tables + lower::parameter_bytes(plan) + results + readback_bytes(plan)
+    }
+
+    /// Most words of the tables of a step.
+    fn table_words(&self, plan: &Plan) -> usize {
+        let limits = plan.limits();
+        tables::words(plan.graph(), limits.tokens, limits.outputs, self.page_entries)
+    }
+
     /// Bytes of the KV cache of each layer.
     pub fn cache_bytes(&self, graph: &Graph) -> Vec<u64> {
         attentions(graph).map(|a| self.kv_bytes(a)).collect()
@@ -83,12 +102,12 @@ impl GpuOptions {
     /// The device fails otherwise.
     pub fn fits(&self, device: &Opened, plan: &Plan) -> Result<bool> {
         let limits = device.device.limits();
-        let bound = [self.cache_bytes(plan.graph()), vec![plan.arena_bytes() as u64]].concat();
+        let bound = [self.cache_bytes(plan.graph()), vec![self.step_bytes(plan)]].concat();
         if bound.iter().any(|&bytes| bytes > limits.max_storage_buffer_binding_size) {
             return Ok(false);
         }
         let mut rest = weight_bytes(plan.graph());
-        let piece = limits.max_buffer_size.min(limits.max_storage_buffer_binding_size);
+        let piece = slab::most(device);
         let weights = std::iter::from_fn(|| (rest > 0).then(|| (rest.min(piece), rest -= rest.min(piece)).0));
         device.has_room(bound.iter().copied().chain(weights))
     }
@@ -105,18 +124,21 @@ pub struct GpuBackend {
     gpu: Opened,
     plan: Plan,
     buffers: Buffers,
-    pipelines: Pipelines,
-    dispatches: Vec<Dispatch>,
+    lowered: Lowered,
     /// Where logits are read back.
     readback: Buffer,
+    /// What uploads go through, and whether it is to be written, now or when the work before is done.
+    staging: Buffer,
+    staged: bool,
     /// The upload of the current step.
     upload: Vec<u32>,
     /// The dispatches of the current step.
     runs: Vec<Run>,
     logits: Vec<f32>,
     best: Vec<Best>,
-    /// Elements of the KV cache in a word.
+    /// Elements of the KV cache in a word, and bytes of each layer's.
     per_word: usize,
+    cache_bytes: Vec<u64>,
     /// What the kernels' tests gave.
     checks: Vec<Check>,
 }
@@ -177,36 +199,41 @@ impl GpuBackend {
             None => vec![],
         };
         let storage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
-        let words = tables::words(graph, limits.tokens, limits.outputs, options.page_entries);
-        let caches = options.cache_bytes(graph);
-        let readback = (limits.outputs * plan.width(graph.logits) * 4) as u64;
-        let cache: u64 = caches.iter().sum();
-        gpu.announce(weight_bytes(graph) + cache + plan.arena_bytes() as u64 + words as u64 * 4 + readback);
+        let cache_bytes = options.cache_bytes(graph);
+        gpu.announce(weight_bytes(graph) + cache_bytes.iter().sum::<u64>() + options.step_bytes(&plan));
+        let words = options.table_words(&plan);
         let tables = gpu.buffer("tables", words as u64 * 4, storage | BufferUsages::UNIFORM)?;
+        let staging = gpu.mapped("tables", words as u64 * 4)?;
         let arena = bound(&gpu, "activations", plan.arena_bytes() as u64, storage)?;
-        let kv = caches.iter().map(|&bytes| bound(&gpu, "KV cache of a layer", bytes, storage));
-        let kv = kv.collect::<Result<Vec<_>>>()?;
-        let logits = limits.outputs * plan.width(graph.logits);
-        let readback = gpu.buffer("logits", logits as u64 * 4, BufferUsages::MAP_READ | BufferUsages::COPY_DST)?;
+        let mut slabs = Slabs::new(&gpu);
+        if let Some(&bytes) = cache_bytes.iter().find(|&&bytes| bytes > slabs.most()) {
+            return Err(too_large(&gpu, "KV cache of a layer", bytes));
+        }
+        let kv = cache_bytes.iter().map(|&bytes| slabs.place(bytes)).collect();
+        let caches = slabs.make(&gpu, "KV cache", storage)?;
+        let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
+        let readback = gpu.buffer("logits", readback_bytes(&plan), usage)?;
         let weights = weights::upload(&gpu, graph, source, options.check_tensors, progress)?;
         let results = gpu.buffer("results", lower::result_bytes(&plan), storage)?;
-        let buffers = Buffers { tables, arena, kv, weights, results };
-        let (dispatches, pipelines) = Lower::all(&gpu, &plan, &buffers, options)?;
-        let (upload, runs) = (Vec::with_capacity(words), Vec::with_capacity(dispatches.len()));
-        let (logits, best) = (Vec::with_capacity(logits), Vec::with_capacity(limits.outputs));
-        let per_word = options.per_word();
+        let buffers = Buffers { tables, arena, caches, kv, weights, results };
+        let lowered = Lower::all(&gpu, &plan, &buffers, options)?;
+        let (upload, runs) = (Vec::with_capacity(words), Vec::with_capacity(lowered.dispatches.len()));
+        let logits = Vec::with_capacity(limits.outputs * plan.width(graph.logits));
+        let (best, per_word) = (Vec::with_capacity(limits.outputs), options.per_word());
         Ok(GpuBackend {
             gpu,
             plan,
             buffers,
-            pipelines,
-            dispatches,
+            lowered,
             readback,
+            staging,
+            staged: true,
             upload,
             runs,
             logits,
             best,
             per_word,
+            cache_bytes,
             checks,
         })
     }
@@ -216,16 +243,38 @@ impl GpuBackend {
         &self.gpu
     }
 
-    /// Brings what changes from step to step to the device.
-    fn upload(&mut self, batch: &Batch) {
+    /// Brings what changes from step to step to the device, with the commands that are encoded behind it.
+    fn upload(&mut self, batch: &Batch) -> Result<CommandEncoder> {
         tables::fill(batch, self.plan.graph(), &mut self.upload);
-        self.gpu.queue.write_buffer(&self.buffers.tables, 0, bytemuck::cast_slice(&self.upload));
+        let bytes: &[u8] = bytemuck::cast_slice(&self.upload);
+        let size = bytes.len() as u64;
+        let mut view = self.staging.get_mapped_range_mut(..size);
+        if view.is_err() {
+            // A step before this one failed before it was waited for.
+            self.gpu.read_with(&self.readback, 0, &mut |_| ())?;
+            view = self.staging.get_mapped_range_mut(..size);
+        }
+        let hint = "load the model again, or use another device (--device cpu)";
+        view.map_err(|e| self.gpu.error(e.to_string(), hint))?.copy_from_slice(bytes);
+        self.staging.unmap();
+        self.staged = false;
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.copy_buffer_to_buffer(&self.staging, 0, &self.buffers.tables, 0, size);
+        Ok(encoder)
+    }
+
+    /// Submits what was encoded. When it is done, the next upload can be written.
+    fn send(&mut self, encoder: CommandEncoder) {
+        self.gpu.queue.submit([encoder.finish()]);
+        if !std::mem::replace(&mut self.staged, true) {
+            self.staging.slice(..).map_async(wgpu::MapMode::Write, |_| ());
+        }
     }
 
     /// Lists what a batch runs, in order.
     fn list(&mut self, batch: &Batch, want: Want) {
         let skipped = if want == Want::Rows && lower::gives_best(&self.plan) { lower::BEST } else { 0 };
-        let dispatches = &self.dispatches[..self.dispatches.len() - skipped];
+        let dispatches = &self.lowered.dispatches[..self.lowered.dispatches.len() - skipped];
         self.runs.clear();
         self.runs.extend(dispatches.iter().enumerate().filter_map(|(i, dispatch)| dispatch.run(i, batch)));
     }
@@ -235,21 +284,21 @@ impl GpuBackend {
         let mut current = usize::MAX;
         for run in runs {
             if run.pipeline != current {
-                pass.set_pipeline(&self.pipelines.all()[run.pipeline]);
+                pass.set_pipeline(&self.lowered.pipelines.all()[run.pipeline]);
                 current = run.pipeline;
             }
-            pass.set_bind_group(0, &self.dispatches[run.dispatch].group, &[]);
+            let dispatch = &self.lowered.dispatches[run.dispatch];
+            pass.set_bind_group(0, &self.lowered.groups[dispatch.group], &[dispatch.parameters]);
             pass.dispatch_workgroups(run.grid[0], run.grid[1], 1);
         }
     }
 
     /// Encodes and submits a step.
-    fn submit(&mut self, batch: &Batch, want: Want) {
+    fn submit(&mut self, batch: &Batch, want: Want) -> Result<()> {
         let limits = self.plan.limits();
         assert!(batch.tokens().len() <= limits.tokens && batch.outputs().len() <= limits.outputs, "batch too large");
-        self.upload(batch);
+        let mut encoder = self.upload(batch)?;
         self.list(batch, want);
-        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         self.encode(&mut pass, &self.runs);
         drop(pass);
@@ -262,7 +311,8 @@ impl GpuBackend {
             };
             encoder.copy_buffer_to_buffer(from, at, &self.readback, 0, bytes);
         }
-        self.gpu.queue.submit([encoder.finish()]);
+        self.send(encoder);
+        Ok(())
     }
 
     /// Bytes that are read back.
@@ -334,13 +384,20 @@ pub fn measure(device: &Device, folder: &Path) -> Result<Measured> {
 /// A buffer that kernels see whole.
 fn bound(gpu: &Opened, what: &str, bytes: u64, usage: BufferUsages) -> Result<Buffer> {
     let limit = gpu.device.limits().max_storage_buffer_binding_size;
-    if bytes > limit {
-        return Err(gpu.error(
-            format!("{} MiB of {what}, where a binding has at most {} MiB", bytes.div_ceil(1 << 20), limit >> 20),
-            "lower the context (--ctx) or the batch (--batch), or use another device (--device cpu)",
-        ));
-    }
-    gpu.buffer(what, bytes, usage)
+    if bytes > limit { Err(too_large(gpu, what, bytes)) } else { gpu.buffer(what, bytes, usage) }
+}
+
+fn too_large(gpu: &Opened, what: &str, bytes: u64) -> Error {
+    let most = gpu.device.limits().max_storage_buffer_binding_size >> 20;
+    gpu.error(
+        format!("{} MiB of {what}, where a binding has at most {most} MiB", bytes.div_ceil(1 << 20)),
+        "lower the context (--ctx) or the batch (--batch), or use another device (--device cpu)",
+    )
+}
+
+/// Bytes of the rows of logits of the largest batch.
+fn readback_bytes(plan: &Plan) -> u64 {
+    (plan.limits().outputs * plan.width(plan.graph().logits) * 4) as u64
 }
 
 /// The attention of each layer.
@@ -353,8 +410,7 @@ fn attentions(graph: &Graph) -> impl Iterator<Item = &AttentionSpec> {
 
 impl Backend for GpuBackend {
     fn run<'a>(&'a mut self, batch: &'a Batch) -> Logits<'a> {
-        self.submit(batch, Want::Rows);
-        let result = self.read_rows(batch);
+        let result = self.submit(batch, Want::Rows).and_then(|()| self.read_rows(batch));
         Logits::Ready(Some(result.map(|()| &self.logits[..])))
     }
 
@@ -376,7 +432,7 @@ impl Backend for GpuBackend {
         if !self.gives_best() {
             return Err(Error::Internal("rows of this length are read back whole".into()));
         }
-        self.submit(batch, Want::Best);
+        self.submit(batch, Want::Best)?;
         self.read_best(batch)?;
         Ok(&self.best)
     }

@@ -2,7 +2,7 @@
 
 use super::adapter::Opened;
 use crate::error::Result;
-use shaders::{Binding, Kernel};
+use shaders::{Binding, Kernel, place};
 use std::collections::HashMap;
 use wgpu::{BindGroupLayout, BindingType, BufferBindingType, ComputePipeline, PipelineLayout};
 
@@ -83,7 +83,8 @@ fn layouts(gpu: &Opened, kernel: Kernel) -> (BindGroupLayout, PipelineLayout) {
                 Binding { uniform: true, .. } => BufferBindingType::Uniform,
                 Binding { writes, .. } => BufferBindingType::Storage { read_only: !writes },
             },
-            has_dynamic_offset: false,
+            // Dispatches that bind the same buffers differ in their parameters.
+            has_dynamic_offset: b.index == place::OP,
             min_binding_size: None,
         },
         count: None,

@@ -93,7 +93,7 @@ impl SetUp {
     fn encode(&self, encoder: &mut wgpu::CommandEncoder, [x, y]: [u32; 2], times: usize) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         pass.set_pipeline(&self.pipelines.all()[self.pipeline]);
-        pass.set_bind_group(0, &self.group, &[]);
+        pass.set_bind_group(0, &self.group, &[0]);
         for _ in 0..times {
             pass.dispatch_workgroups(x, y, 1);
         }

@@ -197,6 +197,7 @@ fn product(gpu: &Opened, format: Format, columns: usize, way: Way) -> Result<f64
         words: (panels * quads) as u32,
         outputs: 1,
         scale: 1.0,
+        ..ops::MatmulWide::default()
     };
     arena.resize(arena.len() + n * rows, 0.0);
     let mut tables = vec![0; HEAD];
@@ -283,6 +284,7 @@ fn attention(gpu: &Opened, kernel: Kernel, half: bool, words: usize) -> Result<f
         causal: 1,
         slopes: NONE,
         sinks: NONE,
+        cache: 0,
     };
     let out = arena.len();
     arena.resize(2 * out, 0.0);

@@ -19,7 +19,7 @@ impl GpuBackend {
         if !self.gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
             return Ok(None);
         }
-        self.upload(batch);
+        let mut first = Some(self.upload(batch)?);
         self.list(batch, Want::Rows);
         let runs = self.runs.clone();
         let mut ticks = vec![];
@@ -27,7 +27,8 @@ impl GpuBackend {
             let count = 2 * some.len() as u32;
             let set =
                 self.gpu.device.create_query_set(&QuerySetDescriptor { label: None, ty: QueryType::Timestamp, count });
-            let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let new = || self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let mut encoder = first.take().unwrap_or_else(new);
             for (i, run) in some.iter().enumerate() {
                 let writes = between(&set, 2 * i as u32);
                 let timestamp_writes = Some(writes);
@@ -41,12 +42,12 @@ impl GpuBackend {
             let back = self.gpu.buffer("timestamps", bytes, BufferUsages::MAP_READ | BufferUsages::COPY_DST)?;
             encoder.resolve_query_set(&set, 0..count, &resolved, 0);
             encoder.copy_buffer_to_buffer(&resolved, 0, &back, 0, bytes);
-            self.gpu.queue.submit([encoder.finish()]);
+            self.send(encoder);
             ticks.extend(bytemuck::pod_collect_to_vec::<u8, u64>(&self.gpu.read(&back, bytes)?));
         }
         let period = f64::from(self.gpu.queue.get_timestamp_period());
         let times = runs.iter().zip(ticks.chunks_exact(2)).map(|(run, ticks)| KernelTime {
-            kernel: self.pipelines.kernel(run.pipeline).name(),
+            kernel: self.lowered.pipelines.kernel(run.pipeline).name(),
             ns: ticks[1].saturating_sub(ticks[0]) as f64 * period,
             bytes: run.bytes,
         });
@@ -59,7 +60,7 @@ impl GpuBackend {
     /// As [`GpuBackend::time`].
     pub(super) fn replayed(&mut self, batch: &Batch) -> Result<Replay> {
         let start = Instant::now();
-        self.submit(batch, Want::Rows);
+        self.submit(batch, Want::Rows)?;
         let encode = start.elapsed();
         self.read_rows(batch)?;
         let bytes = self.runs.iter().map(|run| run.bytes).sum();

@@ -20,6 +20,7 @@ impl Lower<'_> {
             heads_kv: a.n_head_kv as u32,
             d_k: a.d_k as u32,
             d_v: a.d_v as u32,
+            cache: self.cache(a.layer),
         };
         let per = self.options.per_word();
         let words = a.d_k.div_ceil(per) + a.d_v.div_ceil(per);
@@ -42,6 +43,7 @@ impl Lower<'_> {
             causal: u32::from(a.causal),
             slopes: if a.alibi { self.buffers.weights.slopes } else { NONE },
             sinks: self.vector(a.sinks),
+            cache: self.cache(a.layer),
         };
         let half = self.options.half();
         let Some(kernel) = self.narrow(a) else {

@@ -36,6 +36,7 @@ impl Lower<'_> {
                 parts: u32::from(self.width(x) as usize != info.k),
                 first: part.first as u32,
                 panels: part.panels as u32,
+                quads: part.quads as u32,
                 words: part.words as u32,
             };
             self.push(Kernel::Experts(info.format), &op, slots * each, self.rows(out)).part = Some(part);

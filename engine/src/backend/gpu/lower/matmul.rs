@@ -1,28 +1,50 @@
-//! Products with one matrix.
+//! Products with one matrix, or with several that one value meets one after the other.
 
 use super::{Extent, Lower, Wanted};
 use crate::graph::{Op, Rows};
 use shaders::layout::LANES;
 use shaders::{COLUMNS, Kernel, NONE, ops};
 
+/// A matrix of a dispatch: the row where it begins, then place of its result, place of its bias, its rows.
+type Member = [u32; 4];
+
 impl Lower<'_> {
     pub(super) fn matmul(&mut self, op: Op) {
-        let Op::MatMul { x, weight, scale, bias, residual, out } = op else { return };
+        let Op::MatMul { x, weight, scale, residual, out, .. } = op else { return };
+        let index = self.ends.len();
+        if self.followers.contains(&index) {
+            return;
+        }
+        let run = self.runs.get(&index).cloned().unwrap_or_else(|| vec![index]);
+        let members = self.members(&run);
+        let of = |i: usize| members.get(i).copied().unwrap_or_default();
+        let [[_, first_out, bias, width], [second, second_out, second_bias, second_width], last] =
+            [of(0), of(1), of(2)];
+        let [third, third_out, third_bias, third_width] = last;
         let info = &self.plan.graph().weights[weight.0 as usize];
         let way = self.way.of_row(info.k);
         for part in self.parts(weight) {
             let op = ops::MatmulWide {
                 x: self.at(x),
-                out: self.at(out),
+                out: first_out,
                 residual: residual.map_or(NONE, |r| self.at(r)),
-                bias: self.vector(bias),
+                bias,
                 k: info.k as u32,
-                width: info.rows as u32,
+                width,
                 first: (part.first * LANES) as u32,
                 panels: part.panels as u32,
+                quads: part.quads as u32,
                 words: part.words as u32,
                 outputs: u32::from(self.rows(out) == Rows::Outputs),
                 scale: scale.unwrap_or(1.0),
+                second,
+                second_out,
+                second_bias,
+                second_width,
+                third,
+                third_out,
+                third_bias,
+                third_width,
             };
             let kernels = COLUMNS.map(|columns| {
                 let kernel = Kernel::MatMul { format: info.format, columns, way };
@@ -36,5 +58,18 @@ impl Lower<'_> {
                 extent: Extent::Columns(self.rows(out)),
             });
         }
+    }
+
+    /// The matrices of some products whose panels follow each other.
+    fn members(&self, run: &[usize]) -> Vec<Member> {
+        let graph = self.plan.graph();
+        let (mut members, mut first) = (vec![], 0);
+        for &index in run {
+            let Op::MatMul { weight, bias, out, .. } = graph.ops[index] else { continue };
+            let rows = graph.weights[weight.0 as usize].rows;
+            members.push([first as u32, self.at(out), self.vector(bias), rows as u32]);
+            first += rows.next_multiple_of(LANES);
+        }
+        members
     }
 }

@@ -24,6 +24,7 @@ impl Lower<'_> {
                 k: info.k as u32,
                 first: (part.first * LANES) as u32,
                 panels: part.panels as u32,
+                quads: part.quads as u32,
                 words: part.words as u32,
                 scale,
                 lookup: match lookup {
