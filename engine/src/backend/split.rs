@@ -3,7 +3,7 @@
 //!
 //! Each holds the weights and the KV cache of its own layers; pages have the same numbers in both.
 
-use super::{Backend, Info, Logits, Written};
+use super::{Backend, Info, KernelTime, Logits, Reach, Replay, Written};
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::sampler::Best;
@@ -23,6 +23,13 @@ impl Split {
     pub fn new(parts: [Box<dyn Backend>; 2], operations: usize, layers: [usize; 2]) -> Split {
         Split { parts, operations, layers }
     }
+
+    /// The second part, with what the first computes of a batch.
+    fn handed(&mut self, batch: &Batch) -> Result<&mut dyn Backend> {
+        let [first, second] = &mut self.parts;
+        second.give(pollster::block_on(first.run(batch))?)?;
+        Ok(&mut **second)
+    }
 }
 
 impl Backend for Split {
@@ -39,9 +46,20 @@ impl Backend for Split {
     }
 
     fn best<'a>(&'a mut self, batch: &'a Batch) -> Result<&'a [Best]> {
-        let [first, second] = &mut self.parts;
-        second.give(pollster::block_on(first.run(batch))?)?;
-        second.best(batch)
+        self.handed(batch)?.best(batch)
+    }
+
+    /// The kernels of the second part; the first has no clock of its own.
+    fn times(&mut self, batch: &Batch) -> Result<Option<Vec<KernelTime>>> {
+        self.handed(batch)?.times(batch)
+    }
+
+    fn replay(&mut self, batch: &Batch) -> Result<Option<Replay>> {
+        self.handed(batch)?.replay(batch)
+    }
+
+    fn reach(&mut self) -> Result<Option<Reach>> {
+        self.parts[1].reach()
     }
 
     fn give(&mut self, rows: &[f32]) -> Result<()> {

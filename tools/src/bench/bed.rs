@@ -68,13 +68,16 @@ fn plan(gguf: &gguf::Gguf, file: &ModelFile, setting: &Setting, positions: usize
     Ok((spec, Plan::compile(graph, limits, &CpuBackend::act_bytes)))
 }
 
-/// The model as it would be loaded on an adapter for sequences of up to `positions` tokens.
+/// The model as it would be loaded on an adapter, or on both it and the processor, for sequences of up to `positions` tokens.
 fn blueprint(gguf: &gguf::Gguf, file: &ModelFile, setting: &Setting, positions: usize) -> Result<Blueprint> {
     let options = Options {
         ctx: Some(positions),
         kv: setting.kv,
         precision: setting.precision,
         device: setting.gpu.map_or(Device::Cpu, Device::Index),
+        gpu_layers: setting.layers,
+        threads: Some(setting.threads),
+        isa: Some(setting.isa),
         batch: setting.chunk(),
         checks: Store::checks_of_user(),
         ..Options::default()

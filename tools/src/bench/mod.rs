@@ -37,7 +37,7 @@ use crate::ui::{Ui, format, print};
 use bed::{Bed, Beds};
 use clap::{Args, Subcommand};
 use engine::backend::Info;
-use engine::{Device, Isa, KvType, Precision};
+use engine::{Device, GpuLayers, Isa, KvType, Precision};
 use machine::Machine;
 use measure::{News, Policy};
 use model::Model;
@@ -62,9 +62,10 @@ Examples:
   handmill bench compare a.json b.json              which differences are real
   handmill bench smollm2 --kernels                  each kernel by itself, against the machine's roof
   handmill bench smollm2 --device gpu --kernels     each kernel of a GPU by its own clock, against the adapter's roof
+  handmill bench smollm2 --device gpu -ngl 10,20    with so many layers there and the rest on the processor
 
 Numbers may be lists (1,2,4) and ranges (FIRST-LAST, FIRST-LAST+STEP, FIRST-LAST*FACTOR); the product of all is run.
-llama-bench's -pg, -ub, -ctk and -oe are understood. Tokenizing and sampling are not part of the times.";
+llama-bench's -pg, -ub, -ctk, -oe and -ngl are understood. Tokenizing and sampling are not part of the times.";
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -111,6 +112,9 @@ pub struct Arguments {
     /// What to run on: cpu, gpu for the best GPU, or a number or name of `handmill devices`
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = Device::from_str)]
     device: Device,
+    /// How many layers run on the GPU of --device, the last ones; -1 as many as it has room for [default: all]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    gpu_layers: Vec<Names<GpuLayers>>,
     /// Good runs of each test
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     repetitions: u16,
@@ -157,15 +161,18 @@ impl Arguments {
         let isas: Vec<Isa> = self.isa.iter().flat_map(|n| n.0.clone()).collect();
         let isas = if isas.is_empty() { vec![Isa::best()] } else { isas };
         let (batches, ubatches) = (numbers(&self.batch_size), numbers(&self.ubatch_size));
+        let layers: Vec<GpuLayers> = self.gpu_layers.iter().flat_map(|n| n.0.clone()).collect();
+        let layers = if layers.is_empty() { vec![GpuLayers::All] } else { layers };
+        let own: Vec<Precision> = self.precision.iter().flat_map(|n| n.0.clone()).collect();
         let mut settings = vec![];
-        for model in 0..models {
+        for (model, &layers) in (0..models).flat_map(|model| layers.iter().map(move |layers| (model, layers))) {
+            // GPUs compute with f32.
+            let alone = gpu.is_some() && layers == GpuLayers::All;
+            let precisions = if alone { vec![Precision::F32] } else { own.clone() };
             for (&batch, &ubatch) in batches.iter().flat_map(|b| ubatches.iter().map(move |u| (b, u))) {
                 for &threads in &threads {
                     for &kv in self.cache_type.iter().flat_map(|n| &n.0) {
-                        // GPUs compute with f32.
-                        let own = self.precision.iter().flat_map(|n| n.0.clone());
-                        let precisions = if gpu.is_some() { vec![Precision::F32] } else { own.collect() };
-                        for precision in precisions {
+                        for &precision in &precisions {
                             settings.extend(isas.iter().map(|&isa| Setting {
                                 model,
                                 batch,
@@ -175,6 +182,7 @@ impl Arguments {
                                 precision,
                                 isa,
                                 gpu,
+                                layers,
                             }));
                         }
                     }
@@ -196,6 +204,9 @@ impl Arguments {
         let wrong = |text: &str| Err(Error::Usage(text.into()));
         if settings.iter().any(|s| s.batch == 0 || s.ubatch == 0 || s.threads == 0 || s.threads > 1024) {
             return wrong("-b and -ub must be at least 1, -t 1 to 1024");
+        }
+        if self.device.is_cpu() && !self.gpu_layers.is_empty() {
+            return wrong("--gpu-layers needs a GPU: --device gpu, or a number or name of `handmill devices`");
         }
         if self.drift <= 0.0 || self.drift.is_nan() {
             return wrong("--drift must be more than 0");

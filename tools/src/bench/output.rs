@@ -111,11 +111,12 @@ const FIRST: [Shown; 5] = [
     ("threads", true, |r, _| r.setting.threads.to_string()),
 ];
 /// Columns that stand there only where the rows differ, or from the default.
-const CHANGED: [(Shown, &str); 5] = [
+const CHANGED: [(Shown, &str); 6] = [
     (("n_batch", true, |r, _| r.setting.batch.to_string()), "2048"),
     (("n_ubatch", true, |r, _| r.setting.ubatch.to_string()), "512"),
     (("type_kv", true, |r, _| format!("{:?}", r.setting.kv).to_lowercase()), "f16"),
     (("precision", true, |r, _| r.setting.precision.name().into()), "q8"),
+    (("ngl", true, |r, _| r.setting.layers.to_string()), "all"),
     (("kernels", true, |r, _| r.setting.isa.name().into()), ""),
 ];
 /// What was measured.

@@ -11,8 +11,8 @@ use super::probe::Roof;
 use super::stats::{Summary, quantile, sorted};
 use super::values::{Setting, Test};
 use super::work::Work;
-use engine::KvType;
 use engine::backend::Info;
+use engine::{GpuLayers, KvType};
 use serde_json::{Value, json};
 
 /// What all results of a sitting share.
@@ -204,6 +204,14 @@ pub fn build_number() -> u64 {
     BUILD.parse().unwrap_or(0)
 }
 
+/// How many layers run on a GPU, as llama-bench has it: -1 where none stays behind that has room.
+fn layers(layers: GpuLayers) -> i64 {
+    match layers {
+        GpuLayers::Count(n) => n as i64,
+        GpuLayers::All | GpuLayers::Fitting => -1,
+    }
+}
+
 /// The word for the type of a KV cache.
 pub fn kv_name(kv: KvType) -> &'static str {
     match kv {
@@ -237,7 +245,7 @@ const COLUMNS: &[Column] = columns! {
     poll: Integer = |_, _| json!(50);
     type_k: Text = |r, _| json!(kv_name(r.setting.kv));
     type_v: Text = |r, _| json!(kv_name(r.setting.kv));
-    n_gpu_layers: Integer = |_, _| json!(-1);
+    n_gpu_layers: Integer = |r, _| json!(layers(r.setting.layers));
     n_cpu_moe: Integer = |_, _| json!(0);
     split_mode: Text = |_, _| json!("layer");
     main_gpu: Integer = |_, _| json!(0);

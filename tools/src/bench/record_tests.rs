@@ -3,7 +3,7 @@
 use super::super::measure::{Level, Sample};
 use super::*;
 use crate::store::Digest;
-use engine::{Isa, Precision};
+use engine::{GpuLayers, Isa, Precision};
 
 /// A sitting on a machine with round figures.
 pub fn sitting() -> Sitting {
@@ -47,6 +47,7 @@ pub fn row<'a>(sitting: &'a Sitting, model: &'a Model) -> Row<'a> {
             precision: Precision::Q8,
             isa: Isa::best(),
             gpu: None,
+            layers: GpuLayers::All,
         },
         cost: Cost { load: 5_000_000, peak: None },
         test: Test { prompt: 0, generated: 2, depth: 16 },

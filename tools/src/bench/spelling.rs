@@ -4,8 +4,13 @@
 use std::ffi::OsString;
 
 /// llama-bench's spelling and ours.
-const SPELLINGS: [(&str, &str); 4] =
-    [("-pg", "--pg"), ("-ub", "--ubatch-size"), ("-ctk", "--cache-type"), ("-oe", "--output-err")];
+const SPELLINGS: [(&str, &str); 5] = [
+    ("-pg", "--pg"),
+    ("-ub", "--ubatch-size"),
+    ("-ctk", "--cache-type"),
+    ("-oe", "--output-err"),
+    ("-ngl", "--gpu-layers"),
+];
 
 /// The arguments of the program; those of `bench` respelled.
 pub fn respelled(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {

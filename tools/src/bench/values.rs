@@ -1,6 +1,6 @@
 //! Lists and ranges of numbers as llama-bench takes them, and the product of all settings.
 
-use engine::{Isa, KvType, Precision};
+use engine::{GpuLayers, Isa, KvType, Precision};
 use std::str::FromStr;
 
 /// Numbers of an option: `512`, `1,2,4`, `128-512+128`, `1-16*2`, or several of these with commas between.
@@ -96,6 +96,14 @@ impl FromStr for Names<KvType> {
     }
 }
 
+impl FromStr for Names<GpuLayers> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split(',').map(str::parse).collect::<Result<_, _>>().map(Names)
+    }
+}
+
 impl FromStr for Names<Isa> {
     type Err = String;
 
@@ -123,6 +131,8 @@ pub struct Setting {
     pub isa: Isa,
     /// Number of the adapter that it runs on; none for the processor.
     pub gpu: Option<usize>,
+    /// How many layers run there.
+    pub layers: GpuLayers,
 }
 
 impl Setting {
@@ -222,6 +232,8 @@ mod tests_of_values {
         assert!("q9".parse::<Names<Precision>>().is_err());
         assert!("f16,f32".parse::<Names<KvType>>().is_ok() && "f8".parse::<Names<KvType>>().is_err());
         assert_eq!("scalar".parse(), Ok(Names(vec![Isa::Scalar])));
+        assert_eq!("3,-1".parse(), Ok(Names(vec![GpuLayers::Count(3), GpuLayers::Fitting])));
+        assert!("3,many".parse::<Names<GpuLayers>>().is_err());
     }
 
     #[test]

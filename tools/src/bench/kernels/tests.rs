@@ -5,11 +5,11 @@ use super::super::tiny;
 use super::super::values::Setting;
 use super::*;
 use engine::kv::PAGE;
-use engine::{Isa, KvType, Precision};
+use engine::{GpuLayers, Isa, KvType, Precision};
 use gguf::Gguf;
 
 fn setting(precision: Precision, kv: KvType, isa: Isa) -> Setting {
-    Setting { model: 0, batch: 2048, ubatch: 40, threads: 2, kv, precision, isa, gpu: None }
+    Setting { model: 0, batch: 2048, ubatch: 40, threads: 2, kv, precision, isa, gpu: None, layers: GpuLayers::All }
 }
 
 /// Calls `f` with the shapes of both kinds of steps of a tiny model.
