@@ -55,7 +55,8 @@ fn read(folder: &Path, prefix: &str, files: &mut BTreeMap<String, String>) {
 fn validate(name: &str, text: &str) -> Module {
     let fail = |error: String| -> ! { panic!("{name}: {error}") };
     let module = naga::front::wgsl::parse_str(text).unwrap_or_else(|error| fail(error.emit_to_string(text)));
-    let allowed = naga::valid::Capabilities::SUBGROUP.union(naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32);
+    use naga::valid::Capabilities as Can;
+    let allowed = Can::SUBGROUP | Can::SHADER_FLOAT16 | Can::SHADER_FLOAT16_IN_FLOAT32;
     let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), allowed);
     validator.validate(&module).unwrap_or_else(|error| fail(error.emit_to_string(text)));
     module

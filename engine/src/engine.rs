@@ -5,7 +5,7 @@
 
 use crate::adapter::{self, Adapted, Adapter};
 use crate::backend::cpu::Shared;
-use crate::backend::{Backend, Device, GpuLayers, Info, KvType};
+use crate::backend::{Backend, Device, GpuLayers, Info, KvType, Variant};
 use crate::error::{Error, Result};
 use crate::file::ModelFile;
 use crate::graph::{Builder, Graph};
@@ -43,8 +43,12 @@ pub struct Options {
     pub isa: Option<Isa>,
     /// Element type of the KV cache.
     pub kv: KvType,
-    /// Precision of activations on the processor; GPUs compute with f32.
+    /// Precision of activations on the processor.
     pub precision: Precision,
+    /// Precision of activations on a GPU: f32, or codes of 8 bits.
+    pub gpu_precision: Precision,
+    /// Which kernels of a GPU's; none takes the best that it has and that pass their tests.
+    pub variant: Option<Variant>,
     /// What the model runs on.
     pub device: Device,
     /// How many layers run there.
@@ -83,6 +87,8 @@ impl Default for Options {
             isa: None,
             kv: KvType::default(),
             precision: Precision::default(),
+            gpu_precision: Precision::F32,
+            variant: None,
             device: Device::default(),
             gpu_layers: GpuLayers::default(),
             batch: 512,

@@ -40,7 +40,7 @@ pub mod tokenizer;
 
 #[cfg(not(target_family = "wasm"))]
 pub use adapter::Adapter;
-pub use backend::{Device, GpuLayers, KvType};
+pub use backend::{Device, GpuLayers, KvType, Variant};
 #[cfg(not(target_family = "wasm"))]
 pub use engine::{Blueprint, DEFAULT_CTX, Engine, Load, Options, Progress};
 pub use error::{Error, Result};

@@ -84,6 +84,13 @@ impl Parts {
     /// An operation or weight that a device cannot compute, a graph that cannot be cut there, no such device.
     pub fn new(graph: &Graph, n_layer: usize, limits: &Limits, options: &Options) -> Result<Parts> {
         let here = match (options.device.is_cpu(), options.gpu_layers) {
+            (true, _) if options.variant.is_some() => {
+                return Err(Error::Option {
+                    name: "--variant",
+                    found: options.variant.map_or(String::new(), |variant| variant.to_string()),
+                    expected: "a GPU: --device gpu, or a number or name of `handmill devices`".into(),
+                });
+            }
             (true, GpuLayers::All) => n_layer,
             (true, asked) => {
                 return Err(Error::Option {
@@ -213,6 +220,7 @@ mod gpus {
     pub fn gpu_options(limits: &Limits, options: &Options) -> GpuOptions {
         GpuOptions {
             device: options.device.clone(),
+            variant: options.variant,
             kv: options.kv,
             pages: limits.pages,
             page_entries: limits.sequences * limits.ctx.div_ceil(PAGE),
@@ -221,9 +229,14 @@ mod gpus {
         }
     }
 
-    pub fn for_gpu(graph: Graph, limits: &Limits, _: &Options) -> Result<Plan> {
+    pub fn for_gpu(graph: Graph, limits: &Limits, options: &Options) -> Result<Plan> {
         GpuBackend::check(&graph)?;
-        Ok(Plan::compile(graph, plan_limits(limits, Precision::F32), &|_, _, _| 0))
+        let precision = options.gpu_precision;
+        if precision == Precision::Q16 {
+            let expected = "q8 or f32 on a GPU: activations in two planes of codes are the processor's alone".into();
+            return Err(Error::Option { name: "--precision", found: precision.name().into(), expected });
+        }
+        Ok(Plan::compile(graph, plan_limits(limits, precision), &gpu::act_bytes))
     }
 
     pub fn load_gpu(

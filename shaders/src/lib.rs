@@ -15,7 +15,10 @@ pub mod layout;
 mod table;
 
 pub use layout::Layout;
-pub use table::{Act, BLOCKS, COLUMNS, Kernel, MAX_EXPERTS, MAX_HEAD, PAGE, QUERIES, ROW_WG, SLICES, SUBGROUPS, Way};
+pub use table::{
+    ACT_QUADS, Act, BLOCKS, COLUMNS, EIGHT, Kernel, MAX_EXPERTS, MAX_HEAD, PAGE, QUERIES, ROW_WG, Reducing, SLICES,
+    SUBGROUPS, Way,
+};
 
 /// The parameters of each kernel, as its WGSL has them, and what each kernel binds.
 pub mod ops {

@@ -19,14 +19,27 @@ pub const SUBGROUPS: [usize; 2] = [4, 8];
 /// Invocations of the kernels that walk rows.
 pub const ROW_WG: usize = 64;
 
+/// Values of all columns of a tile that products stage at once.
+const TILE: usize = 2048;
 /// Values of a column that the products of experts stage at once.
 const EXPERT_TILE: usize = 2048;
+
+/// Groups of 32 codes of all columns of a tile that [`Way::Dot`] stages at once.
+const DOT_TILE: usize = 128;
+/// Quads of a group of 32 activations that [`Kernel::Quantize`] writes: codes, then scale and sums.
+pub const ACT_QUADS: usize = 3;
 
 /// How a matrix product is shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Way {
     /// For GPUs: slices of k side by side, columns staged in workgroup memory.
     Wide,
+    /// The same with sums handed round in eights of lanes, and a single column read where it lies.
+    WideSubgroup,
+    /// The same as the first with products of half floats.
+    WideHalf,
+    /// For activations of 8-bit codes, as [`Kernel::Quantize`] leaves them: integer dots.
+    Dot,
     /// For adapters that are CPUs: a lane walks all of k, columns read by every lane.
     Narrow,
     /// The same with columns handed round in subgroups of at least this many lanes.
@@ -37,22 +50,28 @@ pub enum Way {
 pub const COLUMNS: [usize; 3] = [1, 4, 8];
 
 impl Way {
-    /// Every way.
-    pub const ALL: [Way; 4] = [Way::Wide, Way::Narrow, Way::NarrowSubgroup(4), Way::NarrowSubgroup(8)];
+    /// Every way for activations that are floats.
+    pub const ALL: [Way; 6] =
+        [Way::Wide, Way::WideSubgroup, Way::WideHalf, Way::Narrow, Way::NarrowSubgroup(4), Way::NarrowSubgroup(8)];
 
     /// The way for rows of `k` values on an adapter that has this one: columns are read by fours where they can be.
     pub fn of_row(self, k: usize) -> Way {
         if k.is_multiple_of(4) { self } else { Way::Wide }
     }
 
+    /// Whether slices of k are computed side by side.
+    fn is_wide(self) -> bool {
+        !matches!(self, Way::Narrow | Way::NarrowSubgroup(_))
+    }
+
     /// Slices of k.
     fn slices(self) -> usize {
-        if self == Way::Wide { 8 } else { 1 }
+        if self.is_wide() { 8 } else { 1 }
     }
 
     /// Panels of one invocation.
     fn panels_of_lane(self, columns: usize) -> usize {
-        if self != Way::Wide && columns > 1 { 4 } else { 1 }
+        if !self.is_wide() && columns > 1 { 4 } else { 1 }
     }
 
     /// Panels of one workgroup.
@@ -62,7 +81,64 @@ impl Way {
 
     fn invocations(self) -> usize {
         // Adapters that are CPUs share small matrices out better in single panels.
-        if self == Way::Wide { LANES * self.slices() } else { LANES }
+        LANES * self.slices()
+    }
+
+    /// Its word in the names of kernels.
+    fn name(self) -> String {
+        match self {
+            Way::Wide => "wide".into(),
+            Way::WideSubgroup => "wide-sub".into(),
+            Way::WideHalf => "wide-f16".into(),
+            Way::Dot => "dot".into(),
+            Way::Narrow => "narrow".into(),
+            Way::NarrowSubgroup(n) => format!("narrow-sub{n}"),
+        }
+    }
+}
+
+/// Lanes that hand sums round where subgroups have at least so many: few, so that every subgroup of 8, 16, 32 or 64 will do
+/// and all of them give the same bits. Workgroups of [`ROW_WG`] are eights of eights.
+pub const EIGHT: usize = 8;
+
+/// Kernels that add up over a workgroup, of which there is a variant that does so in eights of lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reducing {
+    /// [`Kernel::RmsNorm`].
+    RmsNorm,
+    /// [`Kernel::LayerNorm`].
+    LayerNorm,
+    /// [`Kernel::Attention`].
+    Attention {
+        /// Whether the cache holds half floats.
+        half: bool,
+    },
+    /// [`Kernel::Best`].
+    Best {
+        /// Whether it takes the results of slices, not a slice.
+        merge: bool,
+    },
+}
+
+impl Reducing {
+    /// All of them.
+    pub const ALL: [Reducing; 6] = [
+        Reducing::RmsNorm,
+        Reducing::LayerNorm,
+        Reducing::Attention { half: true },
+        Reducing::Attention { half: false },
+        Reducing::Best { merge: false },
+        Reducing::Best { merge: true },
+    ];
+
+    /// The kernel that needs no subgroups.
+    pub fn baseline(self) -> Kernel {
+        match self {
+            Reducing::RmsNorm => Kernel::RmsNorm,
+            Reducing::LayerNorm => Kernel::LayerNorm,
+            Reducing::Attention { half } => Kernel::Attention { half },
+            Reducing::Best { merge } => Kernel::Best { merge },
+        }
     }
 }
 
@@ -97,8 +173,15 @@ pub enum Kernel {
         /// How it is shared out.
         way: Way,
     },
+    /// Activations as 8-bit codes in groups of 32.
+    Quantize,
     /// Product of each row with matrices of its own.
-    Experts(Format),
+    Experts {
+        /// Format of the matrices.
+        format: Format,
+        /// Whether it makes 8-bit codes of the row for integer dots.
+        dot: bool,
+    },
     /// RMS norm.
     RmsNorm,
     /// The same in subgroups of this many lanes.
@@ -143,7 +226,9 @@ pub enum Kernel {
         /// Whether the cache holds half floats.
         half: bool,
     },
-    /// The same in subgroups.
+    /// A kernel that adds up over a workgroup, in eights of lanes.
+    Eights(Reducing),
+    /// Attention in subgroups.
     AttentionNarrow {
         /// Whether the cache holds half floats.
         half: bool,
@@ -161,7 +246,8 @@ impl Kernel {
     /// Every variant.
     pub fn all() -> Vec<Kernel> {
         let mut all = vec![Kernel::RmsNorm, Kernel::LayerNorm, Kernel::Gather, Kernel::Copy, Kernel::Softcap];
-        all.extend([Kernel::ClampedGlu, Kernel::Adapt, Kernel::Route, Kernel::Combine]);
+        all.extend([Kernel::ClampedGlu, Kernel::Adapt, Kernel::Route, Kernel::Combine, Kernel::Quantize]);
+        all.extend(Reducing::ALL.map(Kernel::Eights));
         all.extend(Act::ALL.map(Kernel::Act));
         all.extend(Act::ALL.map(Kernel::GatedAct));
         all.extend([false, true].map(|merge| Kernel::Best { merge }));
@@ -173,10 +259,12 @@ impl Kernel {
             }
         }
         all.extend(SUBGROUPS.map(Kernel::RmsNormNarrow));
-        for Layout { format, .. } in ALL {
-            all.extend([Kernel::Embed(format), Kernel::Experts(format)]);
+        for Layout { format, sub, .. } in ALL {
+            all.extend([Kernel::Embed(format), Kernel::Experts { format, dot: false }]);
+            all.extend(sub.map(|_| Kernel::Experts { format, dot: true }));
             for columns in COLUMNS {
-                all.extend(Way::ALL.map(|way| Kernel::MatMul { format, columns, way }));
+                let dot = sub.map(|_| Way::Dot);
+                all.extend(Way::ALL.into_iter().chain(dot).map(|way| Kernel::MatMul { format, columns, way }));
             }
         }
         all
@@ -186,9 +274,17 @@ impl Kernel {
     pub fn file(self) -> &'static str {
         match self {
             Kernel::Embed(_) => "embed",
-            Kernel::MatMul { way: Way::Wide, .. } => "matmul_wide",
-            Kernel::MatMul { .. } => "matmul_narrow",
-            Kernel::Experts(_) => "experts",
+            Kernel::MatMul { way: Way::Dot, .. } => "matmul_dot",
+            Kernel::MatMul { way, .. } => {
+                if way.is_wide() {
+                    "matmul_wide"
+                } else {
+                    "matmul_narrow"
+                }
+            }
+            Kernel::Quantize => "quantize",
+            Kernel::Eights(of) => of.baseline().file(),
+            Kernel::Experts { .. } => "experts",
             Kernel::RmsNorm => "rms_norm",
             Kernel::LayerNorm => "layer_norm",
             Kernel::Act(_) => "act",
@@ -213,14 +309,10 @@ impl Kernel {
         match self {
             Kernel::Embed(format) => format!("embed-{format}"),
             Kernel::MatMul { format, columns, way } => {
-                let way = match way {
-                    Way::Wide => "wide".to_string(),
-                    Way::Narrow => "narrow".to_string(),
-                    Way::NarrowSubgroup(n) => format!("narrow-sub{n}"),
-                };
-                format!("matmul-{format}-{way}-{columns}")
+                format!("matmul-{format}-{}-{columns}", way.name())
             }
-            Kernel::Experts(format) => format!("experts-{format}"),
+            Kernel::Eights(of) => format!("{}-sub", of.baseline().name()),
+            Kernel::Experts { format, dot } => format!("experts-{format}{}", if dot { "-dot" } else { "" }),
             Kernel::Act(act) => format!("act-{act:?}").to_lowercase(),
             Kernel::GatedAct(act) => format!("gated-{act:?}").to_lowercase(),
             Kernel::ClampedGlu => "clamped-glu".into(),
@@ -245,48 +337,59 @@ impl Kernel {
     pub fn subgroup(self) -> Option<usize> {
         match self {
             Kernel::MatMul { way: Way::NarrowSubgroup(n), .. } => Some(n),
+            Kernel::MatMul { way: Way::WideSubgroup, .. } | Kernel::Eights(_) => Some(EIGHT),
             Kernel::AttentionNarrow { subgroup, .. } | Kernel::RmsNormNarrow(subgroup) => Some(subgroup),
             _ => None,
         }
+    }
+
+    /// Whether subgroups of so many lanes at least and at most will do. Kernels that are one subgroup need just theirs.
+    pub fn fits(self, [least, most]: [usize; 2]) -> bool {
+        let exact = matches!(self, Kernel::AttentionNarrow { .. } | Kernel::RmsNormNarrow(_));
+        self.subgroup().is_none_or(|n| least >= n && (!exact || most == n))
+    }
+
+    /// Whether it needs half floats.
+    pub fn needs_halves(self) -> bool {
+        matches!(self, Kernel::MatMul { way: Way::WideHalf, .. })
     }
 
     /// Invocations of a workgroup.
     pub fn invocations(self) -> usize {
         match self {
             Kernel::MatMul { way, .. } => way.invocations(),
-            Kernel::Experts(_) => Way::Wide.invocations(),
+            Kernel::Experts { .. } => Way::Wide.invocations(),
             Kernel::AttentionNarrow { subgroup, .. } | Kernel::RmsNormNarrow(subgroup) => subgroup,
             _ => ROW_WG,
         }
     }
 
     fn defines(self) -> Defines {
+        if let Kernel::Eights(of) = self {
+            return of.baseline().defines().into_iter().chain([("EIGHTS".into(), "1".into())]).collect();
+        }
         let mut d = Defines::new();
         let mut set = |name: &str, value: usize| drop(d.insert(name.to_string(), value.to_string()));
         set("WG", self.invocations());
         set("PAGE", PAGE);
         match self {
             Kernel::Embed(format) => unpack(&mut d, format),
+            Kernel::Quantize => {
+                set("ACTQUADS", ACT_QUADS);
+                set("QUADWISE", 1);
+                set("BITS", 1);
+            }
             Kernel::MatMul { format, columns, way } => {
-                let tile = 2048 / columns / GROUP;
-                let subgroup = if let Way::NarrowSubgroup(n) = way { n } else { 0 };
-                set("T", columns);
-                set("TILE", tile);
-                set("S", way.slices());
-                set("STAGED", columns * tile * GROUP / 4);
-                set("SUMS", columns * self.invocations());
-                set("R", way.panels_of_lane(columns));
-                set("R4", usize::from(way.panels_of_lane(columns) == 4));
-                set("SUBGROUP", subgroup);
-                set("SHARE", subgroup.max(1));
-                set("SHARES", GROUP / 4 / subgroup.max(1));
-                set("QUADWISE", usize::from(way != Way::Wide));
+                product(&mut set, columns, way);
                 unpack(&mut d, format);
             }
-            Kernel::Experts(format) => {
-                set("TILE", EXPERT_TILE / GROUP);
+            Kernel::Experts { format, dot } => {
+                let groups = EXPERT_TILE / GROUP;
+                set("TILE", groups);
                 set("S", Way::Wide.slices());
-                set("STAGED", EXPERT_TILE / 4);
+                set("STAGED", groups * if dot { ACT_QUADS } else { GROUP / 4 });
+                set("INTEGER", usize::from(dot));
+                set("ACTQUADS", ACT_QUADS);
                 unpack(&mut d, format);
             }
             Kernel::Act(act) | Kernel::GatedAct(act) => set(&format!("{act:?}").to_uppercase(), 1),
@@ -322,6 +425,32 @@ impl Kernel {
     }
 }
 
+fn product(set: &mut dyn FnMut(&str, usize), columns: usize, way: Way) {
+    let dot = way == Way::Dot;
+    let groups = if dot { DOT_TILE } else { TILE / GROUP };
+    let tile = groups / columns;
+    let subgroup = if let Way::NarrowSubgroup(n) = way { n } else { 0 };
+    let panels = way.panels_of_lane(columns);
+    let eights = way == Way::WideSubgroup;
+    set("T", columns);
+    set("TILE", tile);
+    set("S", way.slices());
+    set("STAGED", groups * if dot { ACT_QUADS } else { GROUP / 4 });
+    set("SUMS", columns * way.invocations());
+    set("R", panels);
+    set("R4", usize::from(panels == 4));
+    set("SUBGROUP", subgroup);
+    set("SHARE", subgroup.max(1));
+    set("SHARES", GROUP / 4 / subgroup.max(1));
+    set("QUADWISE", usize::from(dot || eights || !way.is_wide()));
+    set("BITS", usize::from(dot));
+    set("INTEGER", usize::from(dot));
+    set("ACTQUADS", ACT_QUADS);
+    set("EIGHTS", usize::from(eights));
+    set("DIRECT", usize::from(eights && columns == 1));
+    set("FLOAT16", usize::from(way == Way::WideHalf));
+}
+
 fn attention_narrow(set: &mut dyn FnMut(&str, usize), half: bool, subgroup: usize, blocks: usize) {
     let per = if half { 2 } else { 1 };
     set("HALF", usize::from(half));
@@ -350,6 +479,7 @@ fn unpack(d: &mut Defines, format: Format) {
         ("WORDS", layout.words),
         ("SUBS", GROUP / sub),
         ("JOBS", sub / 4),
+        ("WHOLE", usize::from(sub == GROUP)),
         ("FLOORS", usize::from(layout.floors)),
         ("SCALED", usize::from(layout.sub.is_some() && !layout.floors)),
     ] {

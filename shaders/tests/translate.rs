@@ -7,10 +7,9 @@ use shaders::{Binding, Kernel, place};
 fn parse(kernel: Kernel) -> Result<(Module, ModuleInfo), String> {
     let text = kernel.wgsl();
     let module = front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text))?;
-    let allowed = match kernel.needs_subgroups() {
-        true => Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32,
-        false => Capabilities::SHADER_FLOAT16_IN_FLOAT32,
-    };
+    let mut allowed = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    allowed.set(Capabilities::SUBGROUP, kernel.needs_subgroups());
+    allowed.set(Capabilities::SHADER_FLOAT16, kernel.needs_halves());
     let info = Validator::new(ValidationFlags::all(), allowed)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
         .subgroup_operations(naga::valid::SubgroupOperationSet::all())
@@ -34,7 +33,8 @@ fn msl(module: &Module, info: &ModuleInfo) -> Result<usize, String> {
 
 fn hlsl(module: &Module, info: &ModuleInfo) -> Result<usize, String> {
     let options = back::hlsl::Options {
-        shader_model: back::hlsl::ShaderModel::V6_0,
+        // The first with half floats.
+        shader_model: back::hlsl::ShaderModel::V6_2,
         fake_missing_bindings: true,
         ..back::hlsl::Options::default()
     };
@@ -56,7 +56,16 @@ fn glsl(module: &Module, info: &ModuleInfo) -> Result<usize, String> {
     Ok(text.len())
 }
 
-const LANGUAGES: [(&str, Translate); 4] = [("SPIR-V", spirv), ("MSL", msl), ("HLSL", hlsl), ("GLSL ES 3.1", glsl)];
+/// Whether a kernel can be said in a language.
+type Says = fn(Kernel) -> bool;
+
+/// GLSL ES 3.1 has neither subgroups nor half floats, and no adapter of it says that it has.
+const LANGUAGES: [(&str, Translate, Says); 4] = [
+    ("SPIR-V", spirv, |_| true),
+    ("MSL", msl, |_| true),
+    ("HLSL", hlsl, |_| true),
+    ("GLSL ES 3.1", glsl, |kernel| !kernel.needs_subgroups() && !kernel.needs_halves()),
+];
 
 #[test]
 fn every_variant_translates_to_every_language() {
@@ -65,11 +74,7 @@ fn every_variant_translates_to_every_language() {
         match parse(kernel) {
             Err(error) => failures.push(format!("{}: {error}", kernel.name())),
             Ok((module, info)) => {
-                for (language, translate) in LANGUAGES {
-                    // GLSL ES 3.1 has no subgroups, and no adapter of it says that it has.
-                    if kernel.needs_subgroups() && language.starts_with("GLSL") {
-                        continue;
-                    }
+                for (language, translate, _) in LANGUAGES.into_iter().filter(|(_, _, says)| says(kernel)) {
                     match translate(&module, &info) {
                         Ok(length) if length > 100 => (),
                         Ok(length) => failures.push(format!("{} in {language}: {length} long", kernel.name())),

@@ -5,6 +5,9 @@
 // Bytes: the row once, a warp reading 512 bytes side by side; 16 slices a row, so that one row of a large vocabulary has
 // 1024 invocations. Expected: a few microseconds, against the read-back of the row that it saves.
 #import step
+#if EIGHTS
+#import eights
+#end
 
 struct Op {
     x: u32,
@@ -16,8 +19,13 @@ struct Op {
 @group(0) @binding(1) var<uniform> op: Op;
 @group(0) @binding(8) var<storage, read_write> results: array<u32>;
 
+#if EIGHTS
+var<workgroup> keys: array<u32, 8>;
+var<workgroup> tokens: array<u32, 8>;
+#else
 var<workgroup> keys: array<u32, $WG>;
 var<workgroup> tokens: array<u32, $WG>;
+#end
 
 // Larger for larger logits and largest for NaN; 0 for -inf.
 fn key_of(logit: f32) -> u32 {
@@ -33,6 +41,33 @@ fn key_of(logit: f32) -> u32 {
     return select(sound | 0x80000000u, ~sound, sound > 0x80000000u);
 }
 
+#if EIGHTS
+// The best of eight neighbouring lanes, in every one of them.
+fn best_of_eight(own: vec2<u32>) -> vec2<u32> {
+    var best = own;
+#for step in 0..3
+    let other$step = subgroupShuffleXor(best, 1u << $step);
+    best = select(best, other$step, other$step.x > best.x || (other$step.x == best.x && other$step.y < best.y));
+#end
+    return best;
+}
+
+// Leaves the best of all invocations in the first place.
+fn reduce(li: u32, key: u32, token: u32) {
+    let best = best_of_eight(vec2<u32>(key, token));
+    if (li % 8 == 0) {
+        keys[li / 8] = best.x;
+        tokens[li / 8] = best.y;
+    }
+    workgroupBarrier();
+    let all = best_of_eight(vec2<u32>(keys[li % 8], tokens[li % 8]));
+    workgroupBarrier();
+    if (li == 0) {
+        keys[0] = all.x;
+        tokens[0] = all.y;
+    }
+}
+#else
 // Leaves the best of all invocations in the first place.
 fn reduce(li: u32, key: u32, token: u32) {
     keys[li] = key;
@@ -49,6 +84,7 @@ fn reduce(li: u32, key: u32, token: u32) {
         workgroupBarrier();
     }
 }
+#end
 
 @compute @workgroup_size($WG)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) li: u32) {

@@ -5,10 +5,19 @@
 // Bytes: the weights of an expert once for each row that takes it, which for one sequence is as few as can be; rows of a
 // long prompt that share an expert meet in the cache of the device at best.
 //
+// INTEGER (`--precision q8`): the staged column becomes 8-bit codes in workgroup memory, and products are integer dots as in
+// `matmul_dot`. Each workgroup makes the codes anew, 16 groups at a time, which costs about what its products do.
+//
 // One result: an element adds up its products in an order that depends on the matrix alone, as in `matmul_wide`.
 #import step
 #import unpack/$FORMAT
+#import slices
+#if INTEGER
+#import codes
+#import dots
+#else
 #import dot
+#end
 
 struct Op {
     x: u32,
@@ -40,12 +49,20 @@ struct Op {
 const TILE: u32 = $TILE; // groups of 32 that are staged at once
 const SLICES: u32 = $S;
 
+#if INTEGER
+var<workgroup> staged: array<vec4<u32>, $STAGED>;
+#else
 var<workgroup> staged: array<vec4<f32>, $STAGED>;
+#end
 var<workgroup> sums: array<f32, $WG>;
 
 // Value k of a column, 0 beyond its end.
 fn value(column: u32, k: u32) -> f32 {
     return select(0.0, arena[column + min(k, op.k - 1)], k < op.k);
+}
+
+fn four(column: u32, k: u32) -> vec4<f32> {
+    return vec4<f32>(value(column, k), value(column, k + 1), value(column, k + 2), value(column, k + 3));
 }
 
 @compute @workgroup_size($WG)
@@ -70,15 +87,27 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     var sum = 0.0;
     for (var tile = 0u; tile < groups; tile += TILE) {
         workgroupBarrier();
-        for (var i = li; i < TILE * 8; i += $WG) {
-            let k = tile * 32 + i * 4;
-            staged[i] = vec4<f32>(value(column, k), value(column, k + 1), value(column, k + 2), value(column, k + 3));
+        // A whole number of rounds, the same for all lanes.
+        for (var round = 0u; round < TILE * 8 / $WG; round += 1u) {
+            let i = round * $WG + li;
+#if INTEGER
+            let own_codes = coded(li, bitcast<vec4<u32>>(four(column, tile * 32 + i * 4)));
+            staged[i / 8 * $ACTQUADS + i % 8 / 4][i % 4] = own_codes.word;
+            if (i % 8 == 0) {
+                staged[i / 8 * $ACTQUADS + 2] = own_codes.last;
+            }
+#else
+            staged[i] = four(column, tile * 32 + i * 4);
+#end
         }
         workgroupBarrier();
         let end = select(0u, min(TILE, groups - tile), here);
         for (var g = li / 16; g < end; g += SLICES) {
             let block = (tile + g) / $GROUPS;
             let a = load(quad + block * $QUADS * 16, word + block * $WORDS * 16, (tile + g) % $GROUPS);
+#if INTEGER
+            sum = add_group(a, half_of_codes(a, 0u), half_of_codes(a, 1u), g * $ACTQUADS, sum);
+#else
             var part = 0.0;
 #for s in 0..$SUBS
 #for j in 0..$JOBS
@@ -96,6 +125,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
 #end
             part = 0.0;
 #end
+#end
         }
     }
     sums[li] = sum;
@@ -104,10 +134,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     if (li >= 16 || !here || row >= op.width) {
         return;
     }
-    var y = sums[li];
-    for (var s = 1u; s < SLICES; s += 1u) {
-        y += sums[li + s * 16];
-    }
+    var y = slices(li);
     if (op.bias != NONE) {
         y += vectors[op.bias + expert * op.width + row];
     }

@@ -1,6 +1,9 @@
 // -8, 0 or 8, moved by 1 up or down for every 8 values: eight groups a block, all in words: the factor, nibbles that are the
 // scales of sixteens, a bit for every 8 values that are moved down, codes of half a group each.
 #import bits
+#if INTEGER
+#import packed
+#end
 
 struct Group { low: vec2<u32>, down: u32, scale0: f32, scale1: f32 }
 

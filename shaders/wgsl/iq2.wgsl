@@ -1,6 +1,9 @@
 // Three magnitudes with signs, eight groups a block, all in words: the factor, nibbles that are the scales of sixteens,
 // signs of a group each, magnitudes of half a group each.
 #import bits
+#if INTEGER
+#import packed
+#end
 
 struct Group { low: vec2<u32>, signs: u32, scale0: f32, scale1: f32 }
 

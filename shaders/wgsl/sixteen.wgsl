@@ -1,5 +1,8 @@
 // Nibbles that stand for sixteen signed bytes.
 #import bits
+#if INTEGER
+#import packed
+#end
 
 // The bytes of a table of four words that nibbles stand for: selects, not memory, as some drivers copy an array wherever
 // it is indexed.

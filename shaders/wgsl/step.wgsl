@@ -21,6 +21,18 @@ struct Step {
 @group(0) @binding(0) var<uniform> step: Step;
 // Everything that steps compute: row-major floats.
 #if QUADWISE
+#if BITS
+// Codes among them: never as floats, as drivers may change the bits of one that is no number.
+@group(0) @binding(2) var<storage, read_write> arena: array<vec4<u32>>;
+
+fn peek(at: u32) -> f32 {
+    return bitcast<f32>(arena[at / 4][at % 4]);
+}
+
+fn poke(at: u32, value: f32) {
+    arena[at / 4][at % 4] = bitcast<u32>(value);
+}
+#else
 @group(0) @binding(2) var<storage, read_write> arena: array<vec4<f32>>;
 
 fn peek(at: u32) -> f32 {
@@ -30,6 +42,7 @@ fn peek(at: u32) -> f32 {
 fn poke(at: u32, value: f32) {
     arena[at / 4][at % 4] = value;
 }
+#end
 #else
 @group(0) @binding(2) var<storage, read_write> arena: array<f32>;
 

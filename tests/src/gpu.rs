@@ -1,5 +1,6 @@
 //! What GPU tests share: every adapter there is, software ones included, and one kernel at a time on made-up memory.
 
+use crate::cases::Aligned;
 use crate::random::Random;
 use crate::tiny::weights;
 use engine::backend::gpu::adapter::{Opened, open};
@@ -13,7 +14,8 @@ use engine::plan::Plan;
 use engine::spec::Spec;
 use engine::{Device, KvType, Precision};
 use gguf::Format;
-use shaders::layout::{LANES, Layout};
+use kernels::acts;
+use shaders::layout::{GROUP, LANES, Layout};
 use shaders::{Act, Kernel};
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -60,6 +62,8 @@ pub fn nmse(found: &[f64], expected: &[f64]) -> f64 {
 
 /// Products of up to some hundred terms in f32.
 pub const PRODUCT: f64 = 1e-11;
+/// The same of numbers that are rounded to 11 bits first.
+pub const HALVES: f64 = 1e-6;
 /// Functions of a driver's own exp and tanh, which may be off by some 1e-6.
 pub const FUNCTION: f64 = 1e-10;
 /// Stands where nothing may write.
@@ -80,6 +84,7 @@ pub fn load(gpu: Opened, bytes: &[u8], tokens: usize) -> engine::Result<GpuBacke
     let pages = tokens.div_ceil(PAGE);
     let options = GpuOptions {
         device: Device::Gpu,
+        variant: None,
         kv: KvType::F32,
         pages,
         page_entries: pages,
@@ -150,6 +155,39 @@ pub fn compare(name: &str, found: &After, at: usize, expected: &[f64], allowed: 
 /// If the driver refuses it.
 pub fn done(gpu: &Opened, kernel: Kernel, memory: &Memory, grid: [u32; 2]) -> After {
     run(gpu, kernel, memory, grid).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Whether an adapter has what a kernel needs.
+pub fn can(gpu: &Opened, kernel: Kernel) -> bool {
+    let has = |feature| gpu.description.features.contains(&feature);
+    let lanes = gpu.description.subgroup.map(|n| n as usize);
+    (!kernel.needs_subgroups() || has("subgroups") && kernel.fits(lanes)) && (!kernel.needs_halves() || has("f16"))
+}
+
+/// Rows of `k` floats as the processor quantizes them, laid out as `quantize.wgsl` does that, and what the codes stand for.
+///
+/// # Panics
+/// If `k` is no multiple of 32.
+pub fn quantized(x: &[f32], k: usize) -> (Vec<u32>, Vec<f64>) {
+    let kernels = kernels::Kernels::best();
+    let layout = acts::Layout::new(k, 1);
+    let (mut words, mut values) = (vec![], vec![]);
+    for row in x.chunks(k) {
+        let mut units = Aligned::zeroed(layout.bytes());
+        (kernels.quantize)(row, layout, 0..layout.units(), units.bytes_mut());
+        let units = acts::Units::<1>::new(units.bytes(), layout);
+        let groups = (0..units.chunks()).flat_map(|chunk| units.get(chunk, 0)).take(k / GROUP);
+        for group in groups {
+            let field = |i: usize| group[i][0].cast_unsigned();
+            words.extend((0..acts::SCALE).map(field));
+            words
+                .extend([acts::SCALE, acts::SCALED_HALF_SUMS, acts::SCALED_HALF_SUMS + 1, acts::SCALED_SUM].map(field));
+            let scale = f64::from(f32::from_bits(field(acts::SCALE)));
+            let codes = (0..acts::SCALE).flat_map(|i| field(i).to_le_bytes());
+            values.extend(codes.map(|code| scale * f64::from(code.cast_signed())));
+        }
+    }
+    (words, values)
 }
 
 /// A random matrix in the layout of the device, and its values.

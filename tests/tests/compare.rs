@@ -1,7 +1,7 @@
 //! Two devices side by side, operation by operation: `handmill compare` as a user starts it, and the inspector beneath.
 
 use engine::inspect::Inspector;
-use engine::{Device, Engine, Isa, KvType, Options, Precision};
+use engine::{Device, Engine, Isa, KvType, Options, Precision, Variant};
 use gguf::Format;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -178,6 +178,33 @@ fn every_adapter_is_within_tolerance_in_every_operation() {
                 assert_eq!(found["logits"]["same_top"], found["logits"]["positions"]);
             }
         }
+    }
+}
+
+/// Two variants of one adapter, and codes of 8 bits on both devices: within what each allows, and not the same bits.
+#[test]
+fn variants_and_precisions_of_an_adapter() {
+    let (adapters, _busy) = obtain();
+    let files = Files::new();
+    let model = Model { format: Format::Q4K, n_embd: 256, n_ff: 512, ..Model::llama(15) };
+    let path = files.model("llama.gguf", &model.bytes());
+    for adapter in &adapters {
+        let side = |more: &str| format!("gpu:{},kv=f32{more}", adapter.index);
+        let baseline = side(",variant=baseline");
+        let lacks = |variant| adapter.without.iter().any(|without| without.0 == variant);
+        for variant in Variant::ALL.into_iter().filter(|&variant| !lacks(variant)) {
+            let (found, code) = compare(&path, &baseline, &side(&format!(",variant={variant}")), &[]);
+            let exact = variant == Variant::Baseline;
+            assert_eq!(code, 0, "{variant} on {}: {:#}", adapter.name, found["first_past"]);
+            assert_eq!(most(&found, "nmse") == 0.0, exact, "{variant} on {}", adapter.name);
+            let ran_on = found["sides"]["b"]["device"].to_string();
+            assert!(ran_on.contains(&format!("{variant} as it was asked for")), "{ran_on}");
+        }
+        let (found, code) = compare(&path, "cpu,kv=f32", &side(""), &["--precision", "q8"]);
+        assert_eq!(code, 0, "codes of 8 bits on {}: {:#}", adapter.name, found["first_past"]);
+        let (coarse, _) = compare(&path, "cpu,kv=f32", &side(",precision=q8"), &["--tolerance", "1"]);
+        let [near, far] = [&found, &coarse].map(|found| most(found, "nmse"));
+        assert!(near < far / 10.0, "on {}: {near:e} from the same codes, {far:e} from f32", adapter.name);
     }
 }
 

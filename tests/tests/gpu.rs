@@ -1,10 +1,10 @@
 //! Whole models on every adapter of this machine against the processor: tiny random ones of every format and awkward
 //! shape, the same bits however they are computed, and the real models' expected answers.
 
-use engine::backend::{Check, measure};
+use engine::backend::{Check, Description, measure};
 use engine::sampler::Params;
 use engine::tokenizer::Encode;
-use engine::{Device, Engine, Event, KvType, Options, Precision, Request};
+use engine::{Device, Engine, Event, KvType, Options, Precision, Request, Variant};
 use gguf::Format;
 use tests::golden::{Case, cases};
 use tests::gpu::{nmse, obtain};
@@ -23,8 +23,18 @@ fn prompt(model: &Model, length: usize) -> Vec<u32> {
     (0..length).map(|i| ((i * 37 + 11) % model.n_vocab) as u32).collect()
 }
 
+/// Whether an adapter has a variant, if one is asked for.
+fn has(adapter: &Description, variant: Option<Variant>) -> bool {
+    !adapter.without.iter().any(|without| Some(without.0) == variant)
+}
+
 /// Each model on each adapter: the error of all logits of a prompt, and a greedy continuation.
 fn check(rows: &[(String, Model)], options: &dyn Fn(Device) -> Options) {
+    check_within(NMSE, rows, options);
+}
+
+/// The same where another error is allowed, on adapters that have the variant.
+fn check_within(allowed: f64, rows: &[(String, Model)], options: &dyn Fn(Device) -> Options) {
     let (adapters, _busy) = obtain();
     let mut failures = Vec::new();
     for (name, model) in rows {
@@ -35,15 +45,16 @@ fn check(rows: &[(String, Model)], options: &dyn Fn(Device) -> Options) {
         };
         let expected = run(Device::Cpu).unwrap_or_else(|error| panic!("{name} on the processor: {error}"));
         let flat = |rows: &[(usize, Vec<f64>)]| rows.iter().flat_map(|row| row.1.clone()).collect::<Vec<f64>>();
-        for adapter in &adapters {
+        let asked = options(Device::Index(0)).variant;
+        for adapter in adapters.iter().filter(|a| has(a, asked)) {
             let at = format!("{name} on {} ({})", adapter.name, adapter.api);
             match run(Device::Index(adapter.index)) {
                 Err(error) => failures.push(format!("{at}: {error}")),
                 Ok(found) => {
                     let off = nmse(&flat(&found.rows), &flat(&expected.rows));
                     // Written so that NaN fails.
-                    if !matches!(off.partial_cmp(&NMSE), Some(std::cmp::Ordering::Less)) {
-                        failures.push(format!("{at}: NMSE {off:.1e}, allowed {NMSE:.0e}"));
+                    if !matches!(off.partial_cmp(&allowed), Some(std::cmp::Ordering::Less)) {
+                        failures.push(format!("{at}: NMSE {off:.1e}, allowed {allowed:.0e}"));
                     }
                     if found.generated != expected.generated {
                         failures.push(format!("{at}: {:?}, expected {:?}", found.generated, expected.generated));
@@ -97,26 +108,95 @@ fn keys_and_values_in_f16_are_those_of_the_processor() {
     });
 }
 
-/// On one device: chunks, neighbours and cached prefixes change no bit.
+/// A rounding of the last bit now and then turns a code of 8 bits over, which is 1/127 of the largest of its group.
+const FLIPS: f64 = 1e-4;
+
+/// `--precision q8` on a device is that of the processor.
+#[test]
+fn codes_of_8_bits_give_what_those_of_the_processor_do() {
+    let sized = |format: Format, model: Model| Model { format, n_embd: 256, n_ff: 512, n_layer: 2, ..model };
+    let rows = [
+        ("llama q8_0", sized(Format::Q8_0, Model::llama(51))),
+        ("gemma3 q4_k", sized(Format::Q4K, Model::gemma3(52))),
+        ("llama q6_k", sized(Format::Q6K, Model::llama(53))),
+        ("llama f16, which has no codes", sized(Format::F16, Model::llama(54))),
+    ];
+    check_within(FLIPS, &rows.map(|(name, model)| (name.to_string(), model)), &|device| Options {
+        precision: Precision::Q8,
+        gpu_precision: Precision::Q8,
+        ..options(device)
+    });
+}
+
+/// On one device: chunks, neighbours and cached prefixes change no bit, in any variant that it has and at any precision.
 #[test]
 fn a_device_gives_the_same_bits_however_it_is_asked() {
     let (adapters, _busy) = obtain();
     let mut failures = Vec::new();
-    for (name, model) in [
-        ("llama q4_k", Model { format: Format::Q4K, n_embd: 256, n_ff: 512, n_layer: 2, ..Model::llama(31) }),
-        ("gemma3 q8_0", Model { format: Format::Q8_0, n_layer: 2, ..Model::gemma3(32) }),
+    let f32_in = |variant| (Precision::F32, variant);
+    for (name, model, ways) in [
+        (
+            "llama q4_k",
+            Model { format: Format::Q4K, n_embd: 256, n_ff: 512, n_layer: 2, ..Model::llama(31) },
+            &[f32_in(None), f32_in(Some(Variant::Subgroup)), (Precision::Q8, Some(Variant::Baseline))][..],
+        ),
+        (
+            "gemma3 q8_0",
+            Model { format: Format::Q8_0, n_layer: 2, ..Model::gemma3(32) },
+            &[f32_in(None), f32_in(Some(Variant::F16)), (Precision::Q8, None)],
+        ),
     ] {
         let (bytes, prompt) = (model.bytes(), prompt(&model, 90));
         for adapter in &adapters {
-            let load = |batch, sequences| {
-                let options = Options { batch, sequences, ..options(Device::Index(adapter.index)) };
-                Engine::from_bytes(&bytes, &options).expect("a sound model")
-            };
-            let other = other_bits(&load, &prompt, &[1, 3, 7, 64], digest);
-            failures.extend(other.iter().map(|how| format!("{name} on {}, {how}", adapter.name)));
+            for &(gpu_precision, variant) in ways.iter().filter(|way| has(adapter, way.1)) {
+                let load = |batch, sequences| {
+                    let own = options(Device::Index(adapter.index));
+                    let options = Options { batch, sequences, gpu_precision, variant, ..own };
+                    Engine::from_bytes(&bytes, &options).expect("a sound model")
+                };
+                // Chunks are dear: what nobody asked for goes through all of them, the rest through one that fits no tile.
+                let all = (gpu_precision, variant) == f32_in(None);
+                let other = other_bits(&load, &prompt, if all { &[1, 3, 7, 64] } else { &[7] }, digest);
+                let at = format!("{name} on {}, {} {variant:?}", adapter.name, gpu_precision.name());
+                failures.extend(other.iter().map(|how| format!("{at}, {how}")));
+            }
         }
     }
     assert!(failures.is_empty(), "other bits:\n{}", failures.join("\n"));
+}
+
+/// Every variant computes what the processor does, half floats less exactly.
+#[test]
+fn every_variant_computes_what_the_processor_does() {
+    for variant in Variant::ALL {
+        let allowed = if variant == Variant::F16 { 1e-5 } else { NMSE };
+        let rows = [
+            ("llama q4_k", Model { format: Format::Q4K, n_embd: 256, n_ff: 512, n_layer: 2, ..Model::llama(61) }),
+            ("gemma3 f16", Model { format: Format::F16, n_layer: 2, ..Model::gemma3(62) }),
+        ];
+        check_within(allowed, &rows.map(|(name, model)| (format!("{name}, {variant}"), model)), &|device| Options {
+            variant: (device != Device::Cpu).then_some(variant),
+            ..options(device)
+        });
+    }
+}
+
+#[test]
+fn what_a_device_cannot_do_is_an_error_that_says_what_it_can() {
+    let (adapters, _busy) = obtain();
+    let bytes = Model::llama(1).bytes();
+    let refused = |options: &Options| Engine::from_bytes(&bytes, options).err().expect("an error").to_string();
+    for adapter in &adapters {
+        let own = options(Device::Index(adapter.index));
+        let error = refused(&Options { gpu_precision: Precision::Q16, ..own.clone() });
+        assert!(error.contains("--precision") && error.contains("q8 or f32 on a GPU"), "{error}");
+        for (variant, lacked) in &adapter.without {
+            let error = refused(&Options { variant: Some(*variant), ..own.clone() });
+            assert!(error.contains("--variant") && error.contains(lacked) && error.contains("baseline"), "{error}");
+        }
+    }
+    let error = refused(&Options { variant: Some(Variant::Narrow), ..options(Device::Cpu) });
+    assert!(error.contains("--variant") && error.contains("a GPU"), "{error}");
 }
 
 #[test]
@@ -220,14 +300,14 @@ fn kernels_are_tested_once_for_a_driver() {
         let folder = tempfile::tempdir().expect("a folder for files");
         let ask = || {
             let measured = measure(&Device::Index(adapter.index), folder.path()).expect("a sound driver");
-            (measured.kernels, measured.checks)
+            (measured.variant, measured.checks)
         };
         let (first, second) = (ask(), ask());
         let all = |checks: &[Check], fresh| checks.iter().all(|check| check.good && check.fresh == fresh);
         assert!(first.1.len() >= 9 && all(&first.1, true), "on {}: {:?}", adapter.name, first.1);
         assert!(all(&second.1, false), "on {}: {:?}", adapter.name, second.1);
         // Text keeps all but the last bit of a number.
-        let same = |(a, b): (&Check, &Check)| a.kernel == b.kernel && (a.error / b.error - 1.0).abs() < 1e-12;
+        let same = |(a, b): (&Check, &Check)| a.kernel == b.kernel && (a.error - b.error).abs() <= a.error * 1e-12;
         assert!(first.0 == second.0 && first.1.iter().zip(&second.1).all(same), "on {}", adapter.name);
         for file in std::fs::read_dir(folder.path()).expect("a readable folder") {
             std::fs::write(file.expect("a readable entry").path(), "{ damaged").expect("a writable file");

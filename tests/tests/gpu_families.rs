@@ -95,6 +95,26 @@ fn every_family_computes_what_the_processor_does() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// Experts too meet codes of 8 bits as on the processor, where a rounding now and then turns one over.
+#[test]
+fn experts_of_codes_compute_what_the_processor_does() {
+    let (adapters, _busy) = obtain();
+    let bytes = tests::golden::read_fixture("tiny/gpt-oss-mxfp4.gguf");
+    let logits = |device, precision| -> Vec<f64> {
+        let options = Options { precision, gpu_precision: precision, ..options(device) };
+        let engine = Engine::from_bytes(&bytes, &options).unwrap_or_else(|error| panic!("{error}"));
+        let ids = prompt(engine.spec().n_vocab, 45);
+        let rows = observe(&engine, &ids, 0, 0, as_f64).expect("logits").rows;
+        rows.into_iter().flat_map(|row| row.1).collect()
+    };
+    let [codes, floats] = [Precision::Q8, Precision::F32].map(|precision| logits(Device::Cpu, precision));
+    for adapter in &adapters {
+        let found = logits(Device::Index(adapter.index), Precision::Q8);
+        let [near, far] = [&codes, &floats].map(|expected| nmse(&found, expected));
+        assert!(near < far / 10.0, "on {}: {near:e} from the same codes, {far:e} from f32", adapter.name);
+    }
+}
+
 /// On one device: chunks and neighbours change no bit, whatever the family.
 #[test]
 fn a_family_gives_the_same_bits_in_any_company() {

@@ -5,18 +5,12 @@ use engine::backend::gpu::adapter::Opened;
 use engine::backend::gpu::probe::{Memory, run};
 use gguf::Format;
 use shaders::layout::ALL;
-use shaders::{Act, COLUMNS, Kernel, NONE, ROW_WG, SLICES, SUBGROUPS, Way, ops};
-use tests::gpu::{FUNCTION, PRODUCT, SENTINEL, activation, compare, done, floats, matrix, on_every_adapter, step};
+use shaders::{ACT_QUADS, Act, COLUMNS, Kernel, NONE, ROW_WG, Reducing, SLICES, SUBGROUPS, Way, ops};
+use tests::gpu::{
+    FUNCTION, HALVES, PRODUCT, SENTINEL, activation, can, compare, done, floats, matrix, on_every_adapter, quantized,
+    step,
+};
 use tests::random::Random;
-
-fn can(gpu: &Opened, kernel: Kernel) -> bool {
-    let subgroups = gpu.description.features.contains(&"subgroups");
-    match (kernel, kernel.subgroup()) {
-        (_, None) => true,
-        (Kernel::MatMul { .. }, Some(n)) => subgroups && gpu.description.subgroup[0] as usize >= n,
-        (_, Some(n)) => subgroups && gpu.description.subgroup == [n as u32; 2],
-    }
-}
 
 /// Words of other weights that stand before those of a test.
 const BEFORE: usize = 48;
@@ -32,28 +26,36 @@ fn other_bits(results: &[(usize, Vec<f32>)]) -> impl Iterator<Item = usize> {
     results.iter().skip(1).filter(move |(_, result)| differs(result)).map(|(columns, _)| *columns)
 }
 
+/// Columns as a way takes them: floats, or codes, and the values that these stand for.
+fn columns_for(way: Way, x: &[f32], k: usize) -> (Vec<f32>, Vec<f64>) {
+    if way == Way::Dot {
+        let (words, values) = quantized(x, k);
+        return (words.into_iter().map(f32::from_bits).collect(), values);
+    }
+    (x.to_vec(), x.iter().map(|x| f64::from(*x)).collect())
+}
+
 fn product(gpu: &Opened, format: Format, way: Way, tiles: &[usize], [rows, k, n]: [usize; 3]) -> Vec<String> {
     let way = way.of_row(k);
     let mut random = Random::new((rows * 31 + k * 7 + n) as u64 + u64::from(format.id()));
     let m = matrix(&mut random, format, rows, k);
     let (x, bias) = (floats(&mut random, n * k), floats(&mut random, rows));
-    let expected: Vec<f64> = (0..n * rows)
-        .map(|i| {
-            let (column, row) = (i / rows, i % rows);
-            let terms = m.values[row * k..][..k].iter().zip(&x[column * k..]);
-            let sum: f64 = terms.map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
-            0.5 * sum + f64::from(bias[row]) + f64::from(x[i % x.len()])
-        })
-        .collect();
-    // Columns, residuals (which repeat the columns), output, sentinels.
     let residual: Vec<f32> = (0..n * rows).map(|i| x[i % x.len()]).collect();
-    let at = x.len() + residual.len();
-    let mut arena = [x, residual].concat();
+    let (columns, values) = columns_for(way, &x, k);
+    let element = |i: usize| {
+        let terms = m.values[i % rows * k..][..k].iter().zip(&values[i / rows * k..]);
+        let sum: f64 = terms.map(|(w, x)| f64::from(*w) * x).sum();
+        0.5 * sum + f64::from(bias[i % rows]) + f64::from(residual[i])
+    };
+    let expected: Vec<f64> = (0..n * rows).map(element).collect();
+    // Columns (or their codes), residuals, output, sentinels.
+    let (after_columns, at) = (columns.len(), columns.len() + residual.len());
+    let mut arena: Vec<f32> = [columns, residual].concat();
     arena.resize(at + n * rows + 100, SENTINEL);
     let op = ops::MatmulWide {
         x: 0,
         out: at as u32,
-        residual: (n * k) as u32,
+        residual: after_columns as u32,
         bias: 0,
         k: k as u32,
         width: rows as u32,
@@ -83,7 +85,8 @@ fn product(gpu: &Opened, format: Format, way: Way, tiles: &[usize], [rows, k, n]
         match run(gpu, kernel, &memory, grid) {
             Err(error) => failures.push(format!("{name}: {error}")),
             Ok(after) => {
-                failures.extend(compare(&name, &after, at, &expected, PRODUCT));
+                let allowed = if kernel.needs_halves() { HALVES } else { PRODUCT };
+                failures.extend(compare(&name, &after, at, &expected, allowed));
                 results.push((columns, after.arena));
             }
         }
@@ -115,6 +118,11 @@ fn products_of_every_format_and_way() {
                 ),
                 false => failures.extend(product(gpu, layout.format, gpu.way, &COLUMNS[..1], shapes[0])),
             }
+            if layout.sub.is_some() {
+                let tiles = if LEADERS.contains(&layout.format) { &COLUMNS[..] } else { &COLUMNS[..1] };
+                failures
+                    .extend(shapes.into_iter().flat_map(|shape| product(gpu, layout.format, Way::Dot, tiles, shape)));
+            }
         }
         for way in Way::ALL {
             // Floats may have rows of any length; a long row passes several tiles.
@@ -122,6 +130,58 @@ fn products_of_every_format_and_way() {
                 failures.extend(product(gpu, Format::F32, way, &COLUMNS, shape));
             }
         }
+        // Several tiles of staged codes.
+        for format in [Format::Q8_0, Format::Q4_1] {
+            failures.extend(product(gpu, format, Way::Dot, &COLUMNS, [16, 32 * 150, 9]));
+        }
+        failures
+    });
+}
+
+/// The processor's codes, scales and sums to the bit, edges included.
+#[test]
+fn activations_become_the_codes_of_the_processor() {
+    on_every_adapter(&|gpu| {
+        let (rows, k) = (3, 32 * 11);
+        let mut x: Vec<f32> = floats(&mut Random::new(12), rows * k);
+        for (g, group) in x.chunks_mut(32).enumerate() {
+            let factor = 7f32.powi(g as i32 % 9 - 4);
+            group.iter_mut().for_each(|x| *x *= factor);
+        }
+        let edges: [&dyn Fn(usize) -> f32; 6] = [
+            &|_| 0.0,
+            &|_| -0.0,
+            // Below what counts, and the least that does; halves between two codes; nothing but the largest.
+            &|i| 7e-37 * (i as f32 / 32.0),
+            &|_| 7.6e-37,
+            &|i| if i == 0 { 127.0 } else { i as f32 - 15.5 },
+            &|i| if i % 2 == 0 { 3.0e38 } else { -3.0e38 },
+        ];
+        for (g, edge) in edges.iter().enumerate() {
+            (0..32).for_each(|i| x[g * 32 + i] = edge(i));
+        }
+        let (nan, infinite) = (20, 25);
+        (x[nan * 32 + 3], x[infinite * 32 + 31]) = (f32::NAN, f32::NEG_INFINITY);
+        let (words, _) = quantized(&x, k);
+        let op = ops::Quantize { x: 0, out: x.len() as u32, k: k as u32 };
+        let mut arena = x;
+        let at = arena.len();
+        arena.resize(at + words.len() + 100, SENTINEL);
+        let memory = Memory { op: bytemuck::bytes_of(&op), arena: &arena, ..Memory::default() };
+        let after = done(gpu, Kernel::Quantize, &memory, [rows as u32, 2]).arena;
+        let mut failures = vec![];
+        let group = ACT_QUADS * 4;
+        // But for the sign of a zero.
+        let same = |a: f32, bits: u32| a.to_bits() == bits || (a.to_bits() | bits) << 1 == 0;
+        for (g, (found, expected)) in after[at..].chunks(group).zip(words.chunks(group)).enumerate() {
+            let good = match g {
+                g if g == nan || g == infinite => found[8].is_nan() && f32::from_bits(expected[8]).is_nan(),
+                _ => found.iter().zip(expected).all(|(found, expected)| same(*found, *expected)),
+            };
+            let bits = || found.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            failures.extend((!good).then(|| format!("codes of group {g}: {:x?}, expected {expected:x?}", bits())));
+        }
+        failures.extend(after[at + words.len()..].iter().any(|&v| v != SENTINEL).then(|| "wrote behind".to_string()));
         failures
     });
 }
@@ -298,7 +358,8 @@ fn norms_of_rows_and_heads() {
             let none = ops::RmsNorm { residual: NONE, ..op };
             let alone: Vec<f64> = expected.iter().zip(&arena).map(|(y, x)| y - f64::from(*x)).collect();
             let kernels = SUBGROUPS.map(Kernel::RmsNormNarrow).into_iter().filter(|_| width % 4 == 0);
-            for kernel in kernels.chain([Kernel::RmsNorm]).filter(|&kernel| can(gpu, kernel)) {
+            let all = kernels.chain([Kernel::RmsNorm, Kernel::Eights(Reducing::RmsNorm)]);
+            for kernel in all.filter(|&kernel| can(gpu, kernel)) {
                 for (op, expected) in [(op, &expected), (none, &alone)] {
                     let memory = Memory { op: bytemuck::bytes_of(&op), ..memory };
                     let after = done(gpu, kernel, &memory, [rows as u32, slices as u32]);
@@ -330,38 +391,35 @@ fn the_largest_of_rows() {
         rows.push((vec![low; width], u32::MAX));
         let only: Vec<f32> = (0..width).map(|i| if i == 999 { -1e-40 } else { low }).collect();
         rows.push((only, 999));
-        rows.push((
-            (0..width)
-                .map(|i| {
-                    if i == 3 {
-                        -0.0
-                    } else if i == 8 {
-                        0.0
-                    } else {
-                        -1.0
-                    }
-                })
-                .collect(),
-            3,
-        ));
+        // Both zeros are one number.
+        let zero = |i: usize| [(3, -0.0), (8, 0.0)].into_iter().find(|z| z.0 == i).map_or(-1.0, |z| z.1);
+        rows.push(((0..width).map(zero).collect(), 3));
         let n = rows.len();
         let arena: Vec<f32> = rows.iter().flat_map(|row| row.0.clone()).collect();
         let op = ops::Best { x: 0, width: width as u32, rows: n as u32 };
-        let (tables, mut results) = (step(n, &[]), vec![0; n * (1 + 2 * slices) + 1]);
-        for (merge, others) in [(false, slices as u32), (true, 1)] {
-            let memory = Memory {
-                tables: &tables,
-                op: bytemuck::bytes_of(&op),
-                arena: &arena,
-                cache: &results,
-                ..Memory::default()
-            };
-            results = done(gpu, Kernel::Best { merge }, &memory, [n as u32, others]).cache;
+        let tables = step(n, &[]);
+        let plain = |merge| Kernel::Best { merge };
+        let eights = |merge| Kernel::Eights(Reducing::Best { merge });
+        let ways: [&dyn Fn(bool) -> Kernel; 2] = [&plain, &eights];
+        let mut failures = vec![];
+        for way in ways.into_iter().filter(|way| can(gpu, way(false))) {
+            let mut results = vec![0; n * (1 + 2 * slices) + 1];
+            for (merge, others) in [(false, slices as u32), (true, 1)] {
+                let memory = Memory {
+                    tables: &tables,
+                    op: bytemuck::bytes_of(&op),
+                    arena: &arena,
+                    cache: &results,
+                    ..Memory::default()
+                };
+                results = done(gpu, way(merge), &memory, [n as u32, others]).cache;
+            }
+            let wrong = rows.iter().zip(&results).enumerate().filter(|(_, (row, found))| row.1 != **found);
+            let name = way(false).name();
+            failures
+                .extend(wrong.map(|(i, (row, found))| format!("{name} of row {i}: {found:#x}, expected {:#x}", row.1)));
+            failures.extend((results[n * (1 + 2 * slices)] != 0).then(|| format!("{name} wrote behind its output")));
         }
-        let wrong = rows.iter().zip(&results).enumerate().filter(|(_, (row, found))| row.1 != **found);
-        let mut failures: Vec<String> =
-            wrong.map(|(i, (row, found))| format!("best of row {i}: {found:#x}, expected {:#x}", row.1)).collect();
-        failures.extend((results[n * (1 + 2 * slices)] != 0).then(|| "best wrote behind its output".to_string()));
         failures
     });
 }

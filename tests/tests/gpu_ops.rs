@@ -5,13 +5,15 @@ use engine::backend::gpu::adapter::Opened;
 use engine::backend::gpu::probe::Memory;
 use gguf::Format;
 use shaders::layout::ALL;
-use shaders::{Act, Kernel, NONE, PAGE, ROW_WG, ops};
+use shaders::{Act, BLOCKS, Kernel, NONE, PAGE, QUERIES, ROW_WG, Reducing, SUBGROUPS, ops};
 use tests::gpu::{
-    FUNCTION, Matrix, PRODUCT, SENTINEL, activation, compare, done, floats, matrices, on_every_adapter, step,
+    FUNCTION, Matrix, PRODUCT, SENTINEL, activation, can, compare, done, floats, matrices, on_every_adapter, quantized,
+    step,
 };
 use tests::random::Random;
 
 /// One run of a kernel and what it must leave.
+#[derive(Clone)]
 struct Case {
     name: String,
     kernel: Kernel,
@@ -44,7 +46,17 @@ impl Case {
         }
     }
 
+    /// The same with the variant of a kernel that adds up in eights of lanes beside it.
+    fn with_eights(self, kernel: Reducing) -> [Case; 2] {
+        let name = format!("{} in eights", self.name);
+        [self.clone(), Case { kernel: Kernel::Eights(kernel), name, ..self }]
+    }
+
+    /// What is wrong with what it leaves, on an adapter that has what it needs.
     fn run(&self, gpu: &Opened) -> Option<String> {
+        if !can(gpu, self.kernel) {
+            return None;
+        }
         let mut arena = self.arena.clone();
         arena.resize(self.at + self.expected.len() + 100, SENTINEL);
         let memory = Memory {
@@ -111,6 +123,7 @@ fn layer_norms_of_rows_and_heads() {
             ..Case::new(format!("layer norm of {heads} x {width}"), Kernel::LayerNorm, &op)
         });
     }
+    let cases: Vec<Case> = cases.into_iter().flat_map(|case| case.with_eights(Reducing::LayerNorm)).collect();
     on_every_adapter(&|gpu| cases.iter().filter_map(|case| case.run(gpu)).collect());
 }
 
@@ -269,12 +282,14 @@ fn experts_are_added_up() {
 }
 
 /// Products of two rows with experts of `rows` rows, the tensor cut in two parts as where a binding is too small.
-fn experts(gpu: &Opened, format: Format, [n, rows, k]: [usize; 3], routed: bool) -> Option<String> {
+fn experts(gpu: &Opened, kernel: Kernel, [n, rows, k]: [usize; 3], routed: bool) -> Option<String> {
+    let Kernel::Experts { format, dot } = kernel else { return None };
     let mut random = Random::new(u64::from(format.id()) + k as u64);
     let m: Matrix = matrices(&mut random, format, [n, rows, k]);
     let (slots, tokens) = (if routed { 2 } else { n }, 2);
     let routes: Vec<f32> = if routed { vec![2.0, 0.0, 0.5, 0.5, 1.0, 2.0, 0.5, 0.5] } else { vec![] };
     let x = floats(&mut random, tokens * k * if routed { 1 } else { slots });
+    let values = if dot { quantized(&x, k).1 } else { as_f64(&x) };
     let bias = floats(&mut random, n * rows);
     let expert = |token: usize, slot: usize| if routed { routes[token * 2 * slots + slot] as usize } else { slot };
     let expected: Vec<f64> = (0..tokens * slots * rows)
@@ -282,8 +297,8 @@ fn experts(gpu: &Opened, format: Format, [n, rows, k]: [usize; 3], routed: bool)
             let (token, slot, row) = (i / rows / slots, i / rows % slots, i % rows);
             let matrix = expert(token, slot) * rows + row;
             let part = if routed { token } else { token * slots + slot };
-            let terms = m.values[matrix * k..][..k].iter().zip(&x[part * k..]);
-            f64::from(bias[matrix]) + terms.map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>()
+            let terms = m.values[matrix * k..][..k].iter().zip(&values[part * k..]);
+            f64::from(bias[matrix]) + terms.map(|(w, x)| f64::from(*w) * x).sum::<f64>()
         })
         .collect();
     let at = x.len() + routes.len();
@@ -320,11 +335,11 @@ fn experts(gpu: &Opened, format: Format, [n, rows, k]: [usize; 3], routed: bool)
             vectors: &bias,
             ..Memory::default()
         };
-        let left = done(gpu, Kernel::Experts(format), &memory, [tokens as u32, (slots * each) as u32]);
+        let left = done(gpu, kernel, &memory, [tokens as u32, (slots * each) as u32]);
         arena.clone_from(&left.arena);
         after = Some(left);
     }
-    compare(&format!("experts-{format} of {rows} x {k}, routed {routed}"), &after?, at, &expected, PRODUCT)
+    compare(&format!("{} of {rows} x {k}, routed {routed}", kernel.name()), &after?, at, &expected, PRODUCT)
 }
 
 #[test]
@@ -333,10 +348,15 @@ fn each_row_meets_its_own_experts() {
         let mut failures = vec![];
         for layout in ALL {
             let k = layout.format.block_len().max(32);
-            failures.extend(experts(gpu, layout.format, [3, 21, 3 * k], true));
+            let format = layout.format;
+            failures.extend(experts(gpu, Kernel::Experts { format, dot: false }, [3, 21, 3 * k], true));
+            let dot = layout.sub.map(|_| Kernel::Experts { format, dot: true });
+            failures.extend(dot.and_then(|kernel| experts(gpu, kernel, [3, 21, 3 * k], true)));
         }
-        failures.extend(experts(gpu, Format::F32, [3, 5, 2501], true));
-        failures.extend(experts(gpu, Format::F32, [3, 33, 33], false));
+        let of = |format, dot| Kernel::Experts { format, dot };
+        failures.extend(experts(gpu, of(Format::F32, false), [3, 5, 2501], true));
+        failures.extend(experts(gpu, of(Format::F32, false), [3, 33, 33], false));
+        failures.extend(experts(gpu, of(Format::Q4_1, true), [3, 33, 32 * 67], false));
         failures
     });
 }
@@ -360,6 +380,35 @@ struct Attend {
 
 impl Attend {
     const TOKENS: usize = 3;
+    const PLAIN: Attend = Attend {
+        half: false,
+        d_k: 12,
+        d_v: 12,
+        heads: [4, 2],
+        start: 197,
+        length: 200,
+        window: None,
+        causal: true,
+        cap: None,
+        alibi: false,
+        sinks: false,
+    };
+
+    /// The same for the kernel that is one subgroup, tokens as blocks of their own or as one.
+    fn in_one_subgroup(self, subgroup: usize, single: bool) -> Case {
+        let words = self.d_v / if self.half { 2 } else { 1 };
+        let blocks = BLOCKS.into_iter().find(|n| n * subgroup * 4 >= words).expect("heads that it has room for");
+        let kernel = Kernel::AttentionNarrow { half: self.half, subgroup, blocks };
+        let mut case = self.case();
+        let own: Vec<u32> = if single { vec![0, 1, 1, 1, 2, 1] } else { vec![0, Self::TOKENS as u32] };
+        case.tables[9] = (case.tables.len() - 64) as u32;
+        case.tables[10] = u32::from(single);
+        case.tables.extend(own);
+        let [heads, heads_kv] = self.heads;
+        let of_one = heads_kv * (heads / heads_kv).div_ceil(QUERIES);
+        let grid = if single { [Self::TOKENS, of_one] } else { [1, heads] };
+        Case { kernel, grid, name: format!("{} of {self:?}, single {single}", kernel.name()), ..case }
+    }
 
     /// Keys and values, rounded as the cache has them, and the cache's words: pages from the last to the first.
     fn cache(&self, random: &mut Random) -> (Vec<f32>, Vec<f32>, Vec<u32>) {
@@ -457,19 +506,7 @@ impl Attend {
 
 #[test]
 fn attention_of_every_kind() {
-    let plain = Attend {
-        half: false,
-        d_k: 12,
-        d_v: 12,
-        heads: [4, 2],
-        start: 197,
-        length: 200,
-        window: None,
-        causal: true,
-        cap: None,
-        alibi: false,
-        sinks: false,
-    };
+    let plain = Attend::PLAIN;
     let rows = [
         plain,
         Attend { half: true, d_k: 33, d_v: 7, ..plain },
@@ -483,6 +520,27 @@ fn attention_of_every_kind() {
         Attend { alibi: true, cap: Some(2.0), heads: [3, 3], ..plain },
         Attend { d_k: 576, d_v: 512, heads: [2, 1], ..plain },
     ];
-    let cases = rows.map(Attend::case);
+    let both = |row: Attend| row.case().with_eights(Reducing::Attention { half: row.half });
+    let cases: Vec<Case> = rows.into_iter().flat_map(both).collect();
+    on_every_adapter(&|gpu| cases.iter().filter_map(|case| case.run(gpu)).collect());
+}
+
+/// Queries are tokens of one block, or heads of a group where each token is a block of its own.
+#[test]
+fn attention_in_one_subgroup() {
+    let plain = Attend { d_v: 20, ..Attend::PLAIN };
+    let half = Attend { half: true, d_k: 32, d_v: 40, ..plain };
+    let rows = [
+        plain,
+        half,
+        Attend { start: 0, length: 3, ..plain },
+        Attend { window: Some(70), heads: [9, 3], ..half },
+        Attend { window: Some(1), cap: Some(3.0), ..plain },
+        Attend { heads: [6, 1], cap: Some(2.0), ..half },
+        Attend { start: 30, length: 33, d_k: 256, d_v: 256, ..half },
+        Attend { start: 62, length: 65, d_k: 128, d_v: 64, heads: [3, 3], ..plain },
+    ];
+    let kinds = SUBGROUPS.into_iter().flat_map(|n| [true, false].map(|single| (n, single)));
+    let cases: Vec<Case> = kinds.flat_map(|(n, single)| rows.map(|row| row.in_one_subgroup(n, single))).collect();
     on_every_adapter(&|gpu| cases.iter().filter_map(|case| case.run(gpu)).collect());
 }

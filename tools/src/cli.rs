@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 use engine::sampler::Params;
-use engine::{Device, GpuLayers, Isa, KvType, Options, Precision};
+use engine::{Device, GpuLayers, Isa, KvType, Options, Precision, Variant};
 
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -138,9 +138,10 @@ pub struct EngineFlags {
     /// Element type of the KV cache: f16 or f32
     #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = kv_type)]
     pub kv: KvType,
-    /// Precision of activations: q8; q16, which is 128 times finer; or f32, the reference and what GPUs always use
-    #[arg(long, value_name = "PRECISION", default_value = "q8", value_parser = precision)]
-    pub precision: Precision,
+    /// Precision of activations: q8; q16, which is 128 times finer, on the processor only; or f32, the reference [default: q8 on
+    /// the processor, f32 on a GPU]
+    #[arg(long, value_name = "PRECISION", value_parser = precision)]
+    pub precision: Option<Precision>,
     /// Refuse weights that are NaN or infinite; loading decodes every one of them then
     #[arg(long)]
     pub check_tensors: bool,
@@ -154,6 +155,10 @@ pub struct EngineFlags {
     /// it has room for [default: all]
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = GpuLayers::from_str)]
     pub gpu_layers: Option<GpuLayers>,
+    /// Kernels of the GPU: baseline, subgroup, f16, narrow or narrow-subgroup [default: the best that pass their tests; f16, which
+    /// is less exact, never]
+    #[arg(long, value_name = "VARIANT", value_parser = Variant::from_str)]
+    pub variant: Option<Variant>,
 }
 
 impl EngineFlags {
@@ -164,7 +169,9 @@ impl EngineFlags {
             threads: self.threads,
             isa: self.isa,
             kv: self.kv,
-            precision: self.precision,
+            precision: self.precision.unwrap_or_default(),
+            gpu_precision: self.precision.unwrap_or(Precision::F32),
+            variant: self.variant,
             device: self.device.clone(),
             gpu_layers: self.gpu_layers.unwrap_or_default(),
             batch: self.batch,
@@ -292,7 +299,8 @@ mod tests {
         let Command::Run(arguments) = Cli::parse_from(["handmill", "run"]).command else { panic!("not run") };
         assert_eq!(arguments.sampling.generation().unwrap().sampling, Params::default());
         let options = arguments.engine.options();
-        assert_eq!((options.batch, options.kv, options.precision), (512, KvType::F16, Precision::Q8));
+        assert_eq!((options.batch, options.kv), (512, KvType::F16));
+        assert_eq!((options.precision, options.gpu_precision), (Precision::Q8, Precision::F32));
     }
 
     #[test]
@@ -311,6 +319,16 @@ mod tests {
             (Some(Isa::Scalar), KvType::F32, Precision::F32, Some(64))
         );
         assert!(!options.check_tensors);
+        let Command::Run(arguments) =
+            Cli::parse_from(["handmill", "run", "--precision", "q8", "--variant", "subgroup"]).command
+        else {
+            panic!("not run")
+        };
+        let options = arguments.engine.options();
+        assert_eq!(
+            (options.precision, options.gpu_precision, options.variant),
+            (Precision::Q8, Precision::Q8, Some(Variant::Subgroup))
+        );
         let Command::Run(arguments) = Cli::parse_from(["handmill", "run", "m", "p", "--check-tensors"]).command else {
             panic!("not run")
         };

@@ -1,6 +1,6 @@
 //! Which device a model runs on: the words that people choose it by, and what is known of each.
 
-use super::Reach;
+use super::{Reach, Variant};
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -106,8 +106,12 @@ pub struct Description {
     pub buffer: [u64; 2],
     /// Bytes of workgroup memory.
     pub workgroup_memory: u32,
-    /// Which matrix products it gets: `wide`, `narrow`, or `narrow, subgroups of N`.
-    pub kernels: String,
+    /// The variant of the kernels that it gets where nobody asks for another, and after tests that one which passed.
+    pub variant: Variant,
+    /// Why that one.
+    pub why: String,
+    /// The variants that it cannot have, and what it lacks.
+    pub without: Vec<(Variant, String)>,
     /// Why the kernels cannot run on it; none if they can.
     pub lacks: Option<String>,
 }
@@ -134,11 +138,19 @@ pub struct Check {
     pub fresh: bool,
 }
 
+/// How tests of kernels went, in words.
+pub fn tested(checks: &[Check]) -> String {
+    let off: Vec<&str> = checks.iter().filter(|c| !c.good).map(|c| c.kernel.as_str()).collect();
+    let worst = checks.iter().filter(|c| c.good).map(|c| c.error).fold(0.0, f64::max);
+    let good = format!("{} tested, error at most {worst:.0e}", checks.len() - off.len());
+    if off.is_empty() { good } else { format!("{good}; off and not used: {}", off.join(" ")) }
+}
+
 /// What an adapter was seen to do.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    /// Which matrix products it gets, as in [`Description::kernels`], after the tests.
-    pub kernels: String,
+    /// The variant that it gets, and why, after the tests.
+    pub variant: (Variant, String),
     /// What came of the tests of its kernels for Q4_K, Q8_0 and F16.
     pub checks: Vec<Check>,
     /// What it does at most.

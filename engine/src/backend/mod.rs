@@ -13,12 +13,14 @@ mod device;
 pub mod gpu;
 pub mod pool;
 pub(crate) mod split;
+mod variant;
 mod written;
 
 #[cfg(not(all(feature = "gpu", not(target_family = "wasm"))))]
 pub(crate) use device::without_gpus;
-pub use device::{Check, Description, Device, GpuLayers, Measured, adapters, measure, number};
+pub use device::{Check, Description, Device, GpuLayers, Measured, adapters, measure, number, tested};
 pub use kernels::kv::KvType;
+pub use variant::Variant;
 pub use written::Written;
 
 /// What a backend says about itself.

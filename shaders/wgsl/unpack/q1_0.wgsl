@@ -11,3 +11,9 @@ fn load(quad: u32, word: u32, g: u32) -> Group {
 fn codes(group: Group, i: u32) -> vec4<f32> {
     return vec4<f32>(one_bits(group.low, i)) * 2.0 - 1.0;
 }
+#if INTEGER
+
+fn packed(group: Group, i: u32) -> u32 {
+    return around(one_bit_bytes(group.low, i) << 1u, 1u);
+}
+#end

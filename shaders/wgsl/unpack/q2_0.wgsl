@@ -12,3 +12,9 @@ fn load(quad: u32, word: u32, g: u32) -> Group {
 fn codes(group: Group, i: u32) -> vec4<f32> {
     return vec4<f32>(two_bits(group.low[i >> 2u], i)) - 1.0;
 }
+#if INTEGER
+
+fn packed(group: Group, i: u32) -> u32 {
+    return around(two_bit_bytes(group.low[i >> 2u], i), 1u);
+}
+#end

@@ -16,3 +16,9 @@ fn load(quad: u32, word: u32, g: u32) -> Group {
 fn codes(group: Group, i: u32) -> vec4<f32> {
     return vec4<f32>(two_bits(group.low[i >> 2u], i));
 }
+#if INTEGER
+
+fn packed(group: Group, i: u32) -> u32 {
+    return two_bit_bytes(group.low[i >> 2u], i);
+}
+#end

@@ -18,3 +18,9 @@ fn codes(group: Group, i: u32) -> vec4<f32> {
     let high = one_bits(group.high, i);
     return vec4<f32>(low | (high << vec4<u32>(2u))) - 4.0;
 }
+#if INTEGER
+
+fn packed(group: Group, i: u32) -> u32 {
+    return around(two_bit_bytes(group.low[i >> 2u], i) | (one_bit_bytes(group.high, i) << 2u), 4u);
+}
+#end

@@ -15,3 +15,9 @@ fn load(quad: u32, word: u32, g: u32) -> Group {
 fn codes(group: Group, i: u32) -> vec4<f32> {
     return vec4<f32>(nibbles(group.low, i));
 }
+#if INTEGER
+
+fn packed(group: Group, i: u32) -> u32 {
+    return nibble_bytes(group.low, i);
+}
+#end

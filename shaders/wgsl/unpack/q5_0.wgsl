@@ -13,3 +13,9 @@ fn codes(group: Group, i: u32) -> vec4<f32> {
     let high = one_bits(group.high, i);
     return vec4<f32>(low | (high << vec4<u32>(4u))) - 16.0;
 }
+#if INTEGER
+
+fn packed(group: Group, i: u32) -> u32 {
+    return around(nibble_bytes(group.low, i) | (one_bit_bytes(group.high, i) << 4u), 16u);
+}
+#end

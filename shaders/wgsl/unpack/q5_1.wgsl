@@ -13,3 +13,9 @@ fn codes(group: Group, i: u32) -> vec4<f32> {
     let high = one_bits(group.high, i);
     return vec4<f32>(low | (high << vec4<u32>(4u)));
 }
+#if INTEGER
+
+fn packed(group: Group, i: u32) -> u32 {
+    return nibble_bytes(group.low, i) | (one_bit_bytes(group.high, i) << 4u);
+}
+#end

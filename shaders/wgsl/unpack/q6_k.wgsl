@@ -18,3 +18,9 @@ fn codes(group: Group, i: u32) -> vec4<f32> {
     let high = two_bits(group.high[i >> 2u], i);
     return vec4<f32>(low | (high << vec4<u32>(4u))) - 32.0;
 }
+#if INTEGER
+
+fn packed(group: Group, i: u32) -> u32 {
+    return around(nibble_bytes(group.low, i) | (two_bit_bytes(group.high[i >> 2u], i) << 4u), 32u);
+}
+#end

@@ -12,3 +12,9 @@ fn codes(group: Group, i: u32) -> vec4<f32> {
     let four = select(group.first[i & 3u], group.second[i & 3u], i >= 4u);
     return vec4<f32>(bitcast<vec4<i32>>(vec4<u32>(four) << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u));
 }
+#if INTEGER
+
+fn packed(group: Group, i: u32) -> u32 {
+    return select(group.first[i & 3u], group.second[i & 3u], i >= 4u);
+}
+#end

@@ -74,6 +74,8 @@ fn blueprint(gguf: &gguf::Gguf, file: &ModelFile, setting: &Setting, positions: 
         ctx: Some(positions),
         kv: setting.kv,
         precision: setting.precision,
+        gpu_precision: setting.gpu_precision,
+        variant: setting.variant,
         device: setting.gpu.map_or(Device::Cpu, Device::Index),
         gpu_layers: setting.layers,
         threads: Some(setting.threads),

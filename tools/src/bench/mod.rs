@@ -37,7 +37,7 @@ use crate::ui::{Ui, format, print};
 use bed::{Bed, Beds};
 use clap::{Args, Subcommand};
 use engine::backend::Info;
-use engine::{Device, GpuLayers, Isa, KvType, Precision};
+use engine::{Device, GpuLayers, Isa, KvType, Precision, Variant};
 use machine::Machine;
 use measure::{News, Policy};
 use model::Model;
@@ -103,8 +103,8 @@ pub struct Arguments {
     /// Element types of the KV cache: f16, f32
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     cache_type: Vec<Names<KvType>>,
-    /// Precisions of activations
-    #[arg(long, value_name = "PRECISION", default_value = "q8")]
+    /// Precisions of activations [default: q8 on the processor, f32 on a GPU]
+    #[arg(long, value_name = "PRECISION")]
     precision: Vec<Names<Precision>>,
     /// Instruction sets [default: the best]
     #[arg(long, value_name = "ISA")]
@@ -115,6 +115,9 @@ pub struct Arguments {
     /// How many layers run on the GPU of --device, the last ones; -1 as many as it has room for [default: all]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     gpu_layers: Vec<Names<GpuLayers>>,
+    /// Kernels of the GPU: baseline, subgroup, f16, narrow or narrow-subgroup [default: the best that pass their tests]
+    #[arg(long, value_name = "VARIANT", value_parser = Variant::from_str)]
+    variant: Option<Variant>,
     /// Good runs of each test
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     repetitions: u16,
@@ -166,9 +169,10 @@ impl Arguments {
         let own: Vec<Precision> = self.precision.iter().flat_map(|n| n.0.clone()).collect();
         let mut settings = vec![];
         for (model, &layers) in (0..models).flat_map(|model| layers.iter().map(move |layers| (model, layers))) {
-            // GPUs compute with f32.
+            // What is not said is each device's own; of a model on both, the processor's is named.
             let alone = gpu.is_some() && layers == GpuLayers::All;
-            let precisions = if alone { vec![Precision::F32] } else { own.clone() };
+            let usual = if alone { Precision::F32 } else { Precision::default() };
+            let precisions = if own.is_empty() { vec![usual] } else { own.clone() };
             for (&batch, &ubatch) in batches.iter().flat_map(|b| ubatches.iter().map(move |u| (b, u))) {
                 for &threads in &threads {
                     for &kv in self.cache_type.iter().flat_map(|n| &n.0) {
@@ -182,7 +186,9 @@ impl Arguments {
                                 precision,
                                 isa,
                                 gpu,
+                                gpu_precision: if own.is_empty() { Precision::F32 } else { precision },
                                 layers,
+                                variant: self.variant,
                             }));
                         }
                     }
@@ -205,8 +211,10 @@ impl Arguments {
         if settings.iter().any(|s| s.batch == 0 || s.ubatch == 0 || s.threads == 0 || s.threads > 1024) {
             return wrong("-b and -ub must be at least 1, -t 1 to 1024");
         }
-        if self.device.is_cpu() && !self.gpu_layers.is_empty() {
-            return wrong("--gpu-layers needs a GPU: --device gpu, or a number or name of `handmill devices`");
+        if self.device.is_cpu() && !(self.gpu_layers.is_empty() && self.variant.is_none()) {
+            let needs =
+                "--gpu-layers and --variant need a GPU: --device gpu, or a number or name of `handmill devices`";
+            return wrong(needs);
         }
         if self.drift <= 0.0 || self.drift.is_nan() {
             return wrong("--drift must be more than 0");

@@ -48,6 +48,8 @@ pub fn row<'a>(sitting: &'a Sitting, model: &'a Model) -> Row<'a> {
             isa: Isa::best(),
             gpu: None,
             layers: GpuLayers::All,
+            gpu_precision: Precision::F32,
+            variant: None,
         },
         cost: Cost { load: 5_000_000, peak: None },
         test: Test { prompt: 0, generated: 2, depth: 16 },

@@ -1,6 +1,6 @@
 //! Lists and ranges of numbers as llama-bench takes them, and the product of all settings.
 
-use engine::{GpuLayers, Isa, KvType, Precision};
+use engine::{GpuLayers, Isa, KvType, Precision, Variant};
 use std::str::FromStr;
 
 /// Numbers of an option: `512`, `1,2,4`, `128-512+128`, `1-16*2`, or several of these with commas between.
@@ -133,6 +133,10 @@ pub struct Setting {
     pub gpu: Option<usize>,
     /// How many layers run there.
     pub layers: GpuLayers,
+    /// Precision of activations there.
+    pub gpu_precision: Precision,
+    /// Kernels of the GPU; none takes its best.
+    pub variant: Option<Variant>,
 }
 
 impl Setting {

@@ -1,8 +1,8 @@
 //! `handmill devices`: what a model can run on.
 
 use clap::Args;
-use engine::Isa;
-use engine::backend::{Check, Description, Device, Measured, adapters, measure};
+use engine::backend::{Check, Description, Device, Measured, adapters, measure, tested};
+use engine::{Isa, Variant};
 use serde_json::json;
 
 use crate::error::Result;
@@ -20,7 +20,8 @@ Examples:
 The first column is what --device takes; a part of the name will do as well. `--device gpu` takes the first discrete,
 integrated, virtual or other GPU, and never an adapter of type cpu, which computes on the processor. READ and F32 are
 what small kernels of our own reach on it, and every kernel that it would get for Q4_K, Q8_0 and F16 is tested against
-the processor first; a variant that is off is not used.";
+the processor first; a variant that is off is not used. KERNELS is the variant that it gets and why; --variant of other
+commands asks for another, and --json says which it cannot have and lists the kernels one by one.";
 
 /// Arguments of `devices`.
 #[derive(Debug, Args)]
@@ -74,12 +75,12 @@ fn see(adapter: Description, quick: bool) -> Seen {
 fn in_short(seen: &Seen) -> Vec<String> {
     let a = &seen.adapter;
     let (read, float, kernels) = match &seen.measured {
-        None => (String::new(), String::new(), a.kernels.clone()),
+        None => (String::new(), String::new(), variant((a.variant, &a.why))),
         Some(Err(why)) => (String::new(), String::new(), format!("cannot: {why}")),
         Some(Ok(m)) => (
             format!("{:.1} GB/s", m.reach.read / 1e9),
             format!("{:.1} GFLOP/s", m.reach.float / 1e9),
-            format!("{}; {}", m.kernels, tested(&m.checks)),
+            format!("{}; {}", variant((m.variant.0, &m.variant.1)), tested(&m.checks)),
         ),
     };
     vec![
@@ -96,12 +97,9 @@ fn in_short(seen: &Seen) -> Vec<String> {
     ]
 }
 
-/// How the tests of kernels went.
-fn tested(checks: &[Check]) -> String {
-    let off: Vec<&str> = checks.iter().filter(|c| !c.good).map(|c| c.kernel.as_str()).collect();
-    let worst = checks.iter().filter(|c| c.good).map(|c| c.error).fold(0.0, f64::max);
-    let good = format!("{} tested, error at most {worst:.0e}", checks.len() - off.len());
-    if off.is_empty() { good } else { format!("{good}; off and not used: {}", off.join(" ")) }
+/// A variant and why it is taken.
+fn variant((variant, why): (Variant, &str)) -> String {
+    format!("{variant}, as {why}")
 }
 
 fn in_full(seen: &Seen) -> serde_json::Value {
@@ -111,6 +109,11 @@ fn in_full(seen: &Seen) -> serde_json::Value {
         let row = |c: &Check| json!({ "kernel": c.kernel, "nmse": c.error, "used": c.good, "tested_now": c.fresh });
         m.checks.iter().map(row).collect::<Vec<_>>()
     });
+    let lacked = |v: Variant| a.without.iter().find(|w| w.0 == v).map(|w| &w.1);
+    let variants: Vec<_> = Variant::ALL
+        .iter()
+        .map(|&v| json!({ "name": v.name(), "can": lacked(v).is_none(), "lacks": lacked(v) }))
+        .collect();
     json!({
         "index": a.index,
         "name": a.name,
@@ -123,7 +126,9 @@ fn in_full(seen: &Seen) -> serde_json::Value {
         "max_buffer_bytes": a.buffer[0],
         "max_binding_bytes": a.buffer[1],
         "workgroup_memory_bytes": a.workgroup_memory,
-        "kernels": measured.map_or(&a.kernels, |m| &m.kernels),
+        "variant": measured.map_or(a.variant, |m| m.variant.0).name(),
+        "why": measured.map_or(&a.why, |m| &m.variant.1),
+        "variants": variants,
         "lacks": a.lacks,
         "read_bytes_per_second": measured.map(|m| m.reach.read),
         "f32_flops_per_second": measured.map(|m| m.reach.float),

@@ -31,16 +31,18 @@ Examples:
   handmill compare smollm2 --a cpu --b gpu
   handmill compare smollm2 --a cpu,isa=scalar --b cpu,isa=avx2 --precision q8
   handmill compare smollm2 --a cpu --b cpu,precision=q8 --all
+  handmill compare smollm2 --a gpu,variant=baseline --b gpu,variant=subgroup
+  handmill compare smollm2 --a cpu --b gpu --precision q8
   handmill compare ./f16.gguf --a cpu --b cpu,model=./q4_k.gguf --json
 
 A side is DEVICE[,KEY=VALUE]...: a device as --device takes it elsewhere (cpu, gpu, a number or a name of `handmill
-devices`; gpu:0 and gpu:NAME will do as well), then for the processor isa=, precision=, threads=, for a GPU layers=,
-for any device kv= and model=
+devices`; gpu:0 and gpu:NAME will do as well), then for the processor isa=, threads=, for a GPU layers=, variant=, for
+any device precision=, kv= and model=
 
 Both sides compute the text and then some tokens of their own, one operation after the other, each on its own values. NMSE
 is the mean square of the differences over that of side a; ULP counts the floats between two numbers. By default nothing
-but the same bits will do where device and precision are the same; else an NMSE of 1e-6, of 1e-5 where the cache is f16, of
-2e-2 where one side has 8-bit activations, of 0.1 for two models.
+but the same bits will do where device, variant and precision are the same; else an NMSE of 1e-6, of 1e-5 where the cache is
+f16, of 1e-3 where one side has the variant f16, of 2e-2 where one has 8-bit activations, of 0.1 for two models.
 
 The exit code is 0 where every operation is within the tolerance, 1 where one is past it, 2 on an error.";
 
@@ -60,7 +62,7 @@ pub struct Arguments {
     /// The other side
     #[arg(long, value_name = "SIDE")]
     b: Side,
-    /// Precision of activations on the processor, where a side does not say: q8, q16 or f32
+    /// Precision of activations, where a side does not say: q8, q16 (on the processor) or f32
     #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = precision)]
     precision: Precision,
     /// Element type of the KV cache, where a side does not say: f16 or f32

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use engine::{Device, GpuLayers, Isa, KvType, Options, Precision};
+use engine::{Device, GpuLayers, Isa, KvType, Options, Precision, Variant};
 
 use crate::cli::{kv_type, precision};
 
@@ -20,6 +20,7 @@ pub struct Side {
     kv: Option<KvType>,
     threads: Option<usize>,
     layers: GpuLayers,
+    variant: Option<Variant>,
 }
 
 /// Where a key makes sense.
@@ -33,12 +34,12 @@ enum On {
 type Set = fn(&mut Side, &str) -> Result<(), String>;
 
 /// THE list of keys: where they make sense, what they may be, and what they set.
-const KEYS: [(&str, On, &str, Set); 6] = [
+const KEYS: [(&str, On, &str, Set); 7] = [
     ("isa", On::Cpu, "scalar, avx2, avx512, ...", |side, word| {
         side.isa = Some(Isa::from_str(word).map_err(|e| e.to_string())?);
         Ok(())
     }),
-    ("precision", On::Cpu, "q8, q16 or f32", |side, word| {
+    ("precision", On::Any, "q8, f32, on the processor q16", |side, word| {
         side.precision = Some(precision(word)?);
         Ok(())
     }),
@@ -48,6 +49,10 @@ const KEYS: [(&str, On, &str, Set); 6] = [
     }),
     ("layers", On::Gpu, "how many run there, the rest on the processor", |side, word| {
         side.layers = word.parse()?;
+        Ok(())
+    }),
+    ("variant", On::Gpu, "baseline, subgroup, f16, narrow or narrow-subgroup", |side, word| {
+        side.variant = Some(word.parse()?);
         Ok(())
     }),
     ("kv", On::Any, "f16 or f32", |side, word| {
@@ -99,15 +104,16 @@ impl Side {
 
     /// The options of a load over those of the command.
     pub fn options(&self, common: &Options) -> Options {
-        let cpu = self.device.is_cpu();
+        let precision = self.precision.unwrap_or(common.precision);
         Options {
             device: self.device.clone(),
             gpu_layers: self.layers,
             isa: self.isa,
             threads: self.threads,
             kv: self.kv.unwrap_or(common.kv),
-            // GPUs compute with f32.
-            precision: if cpu { self.precision.unwrap_or(common.precision) } else { Precision::F32 },
+            precision,
+            gpu_precision: precision,
+            variant: self.variant,
             ..common.clone()
         }
     }
@@ -119,11 +125,18 @@ pub fn tolerance([a, b]: [&Options; 2], same_model: bool) -> (f64, &'static str)
     if !same_model {
         return (0.1, "two models");
     }
-    if a.device == b.device && a.gpu_layers == b.gpu_layers && a.precision == b.precision && a.kv == b.kv {
+    let alike = a.gpu_layers == b.gpu_layers && a.precision == b.precision && a.kv == b.kv && a.variant == b.variant;
+    if a.device == b.device && alike {
         return (0.0, "one device and one precision give the same bits");
     }
     if a.precision != b.precision && either(Precision::Q8) {
         return (2e-2, "activations of 8 bits are off by about 1/250 of their size in every product");
+    }
+    if a.variant != b.variant && [a.variant, b.variant].contains(&Some(Variant::F16)) {
+        return (1e-3, "weights and activations of 11 bits in every product");
+    }
+    if either(Precision::Q8) {
+        return (2e-2, "a last bit that differs turns codes of 8 bits over, and layer after layer those that follow");
     }
     if [a.kv, b.kv].contains(&KvType::F16) {
         return (1e-5, "f32 sums in another order, after which keys and values round to f16 the other way");
@@ -156,6 +169,8 @@ mod tests {
             ("gpu,layers=some", "layers: expected a number"),
             ("cpu,isa=mmx", "isa: "),
             ("cpu,precision=q9", "expected q8, q16 or f32"),
+            ("cpu,variant=baseline", "nothing that the processor takes"),
+            ("gpu,variant=best", "expected one of baseline"),
             ("cpu,threads", "threads has no value"),
         ] {
             let error = side(wrong).unwrap_err();
@@ -168,9 +183,16 @@ mod tests {
         let of = |text: &str| text.parse::<Side>().unwrap().options(&Options::default());
         let pair = |a: &str, b: &str| tolerance([&of(a), &of(b)], true).0;
         assert_eq!(pair("cpu,isa=scalar", "cpu,threads=1"), 0.0);
-        assert_eq!(pair("cpu,precision=f32", "gpu"), 1e-5);
-        assert_eq!(pair("cpu,precision=f32,kv=f32", "gpu,kv=f32"), 1e-6);
-        assert!(pair("cpu", "gpu") > 1e-3, "the processor's default is 8 bits");
+        assert_eq!(pair("cpu,precision=f32", "gpu,precision=f32"), 1e-5);
+        assert_eq!(pair("cpu,precision=f32,kv=f32", "gpu,precision=f32,kv=f32"), 1e-6);
+        assert!(pair("cpu", "gpu,precision=f32") > 1e-3, "the processor's default is 8 bits");
+        assert_eq!(pair("gpu,precision=f32,variant=baseline", "gpu,precision=f32,variant=baseline"), 0.0);
+        assert_eq!(
+            pair("gpu,precision=f32,kv=f32,variant=baseline", "gpu,precision=f32,kv=f32,variant=subgroup"),
+            1e-6
+        );
+        assert_eq!(pair("cpu,precision=q8", "gpu,precision=q8"), 2e-2);
+        assert!(pair("gpu,precision=f32,variant=baseline", "gpu,precision=f32,variant=f16") > 1e-5);
         assert!(tolerance([&of("cpu"), &of("cpu")], false).0 > 0.0);
     }
 }

@@ -1,8 +1,8 @@
 //! Adapters: which there are, which is meant, and how one is opened.
 
-use super::super::{Description, Device};
+use super::super::{Description, Device, Variant};
 use crate::error::{Error, Result};
-use shaders::Way;
+use shaders::{EIGHT, SUBGROUPS, Way};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -61,6 +61,11 @@ fn lacks(limits: &Limits) -> Option<String> {
 
 fn describe(index: usize, adapter: &Adapter) -> Description {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    let subgroup = [info.subgroup_min_size, info.subgroup_max_size];
+    let has = |feature| features.contains(feature);
+    let has = [has(Features::SUBGROUP), has(Features::SHADER_F16)];
+    let (variant, why) = best(kind(adapter), has, subgroup);
+    let lacked = |v: Variant| way(v, has, subgroup).err().map(|lacked| (v, lacked));
     Description {
         index,
         name: info.name.clone(),
@@ -68,29 +73,50 @@ fn describe(index: usize, adapter: &Adapter) -> Description {
         api: info.backend.to_string(),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
         features: USED.iter().filter(|(f, _)| features.contains(*f)).map(|(_, name)| *name).collect(),
-        subgroup: [info.subgroup_min_size, info.subgroup_max_size],
+        subgroup,
         buffer: [limits.max_buffer_size, limits.max_storage_buffer_binding_size],
         workgroup_memory: limits.max_compute_workgroup_storage_size,
-        kernels: way_name(way(kind(adapter), features, info.subgroup_min_size)),
+        variant,
+        why,
+        without: Variant::ALL.into_iter().filter_map(lacked).collect(),
         lacks: lacks(&limits),
     }
 }
 
-/// How products are shared out on an adapter.
-fn way(kind: &str, features: Features, subgroup: u32) -> Way {
-    match (kind, features.contains(Features::SUBGROUP), subgroup) {
-        ("cpu", true, 8..) => Way::NarrowSubgroup(8),
-        ("cpu", true, 4..) => Way::NarrowSubgroup(4),
-        ("cpu", ..) => Way::Narrow,
-        _ => Way::Wide,
+/// How products are shared out in a variant on an adapter that may have subgroups and half floats.
+///
+/// # Errors
+/// What the adapter lacks for it.
+fn way(variant: Variant, [subgroups, halves]: [bool; 2], [least, most]: [u32; 2]) -> std::result::Result<Way, String> {
+    let lanes = |needed: usize| match (subgroups, least as usize) {
+        (false, _) => Err("it has no subgroups".to_string()),
+        (true, n) if n < needed => {
+            Err(format!("its subgroups have {least} to {most} lanes, needed are {needed} at least"))
+        }
+        _ => Ok(()),
+    };
+    match variant {
+        Variant::Baseline => Ok(Way::Wide),
+        Variant::Subgroup => lanes(EIGHT).map(|()| Way::WideSubgroup),
+        Variant::F16 if halves => Ok(Way::WideHalf),
+        Variant::F16 => Err("it has no half floats".into()),
+        Variant::Narrow => Ok(Way::Narrow),
+        Variant::NarrowSubgroup => {
+            let [few, many] = SUBGROUPS;
+            lanes(few).map(|()| Way::NarrowSubgroup(if lanes(many).is_ok() { many } else { few }))
+        }
     }
 }
 
-fn way_name(way: Way) -> String {
-    match way {
-        Way::Wide => "wide".into(),
-        Way::Narrow => "narrow".into(),
-        Way::NarrowSubgroup(n) => format!("narrow, subgroups of {n}"),
+/// The variant for an adapter where nobody asks for one, and why.
+fn best(kind: &str, has: [bool; 2], subgroup: [u32; 2]) -> (Variant, String) {
+    let (what, first, second) = match kind {
+        "cpu" => ("it computes on the processor", Variant::NarrowSubgroup, Variant::Narrow),
+        _ => ("it is a GPU", Variant::Subgroup, Variant::Baseline),
+    };
+    match way(first, has, subgroup) {
+        Ok(_) => (first, format!("{what} with subgroups of {} lanes or more", subgroup[0])),
+        Err(lacked) => (second, format!("{what}, and {lacked}")),
     }
 }
 
@@ -121,7 +147,7 @@ pub struct Opened {
     pub description: Description,
     /// How products are shared out on it.
     pub way: Way,
-    /// Whether kernels that are one subgroup may be used where subgroups have one size that suits them.
+    /// Whether kernels beside products may use subgroups, where their size and the variant suit that.
     pub rows_in_subgroups: bool,
     /// Makes things.
     pub device: wgpu::Device,
@@ -142,10 +168,31 @@ impl Opened {
         (exact && self.rows_in_subgroups && matches!(self.way, Way::NarrowSubgroup(_))).then_some(least)
     }
 
-    /// Shares products out in another way from now on.
-    pub fn take_way(&mut self, way: Way) {
-        self.way = way;
-        self.description.kernels = way_name(way);
+    /// Whether kernels that add up over a workgroup do so in eights of lanes.
+    pub fn eights(&self) -> bool {
+        self.rows_in_subgroups && self.way == Way::WideSubgroup
+    }
+
+    /// Uses another variant from now on, which someone has asked for.
+    ///
+    /// # Errors
+    /// What it lacks for that.
+    pub fn take(&mut self, variant: Variant) -> Result<()> {
+        self.change(variant, "it was asked for".into())
+    }
+
+    /// Uses another variant from now on, for a reason.
+    pub(super) fn change(&mut self, variant: Variant, why: String) -> Result<()> {
+        let d = &self.description;
+        let has = ["subgroups", "f16"].map(|feature| d.features.contains(&feature));
+        self.way = way(variant, has, d.subgroup).map_err(|lacked| {
+            let can = Variant::ALL.into_iter().filter(|v| way(*v, has, d.subgroup).is_ok());
+            let can: Vec<String> = can.map(|v| v.to_string()).collect();
+            let expected = format!("one of {}, as {lacked} ({})", can.join(", "), d.name);
+            Error::Option { name: "--variant", found: variant.to_string(), expected }
+        })?;
+        (self.description.variant, self.description.why) = (variant, why);
+        Ok(())
     }
 
     /// An error about this device.
@@ -316,9 +363,12 @@ pub fn open_within(wanted: &Device, binding: u64) -> Result<Opened> {
     let (uncaptured, lost) = (faults.clone(), faults.clone());
     device.on_uncaptured_error(Arc::new(move |error| uncaptured.push(error.to_string())));
     device.set_device_lost_callback(move |reason, text| lost.lost(format!("{reason:?} {text}").trim().to_lowercase()));
-    let way = way(kind(adapter), adapter.features(), adapter.get_info().subgroup_min_size);
     let (taken, needed) = (AtomicU64::default(), AtomicU64::default());
-    Ok(Opened { description, way, rows_in_subgroups: true, device, queue, faults, taken, needed })
+    let (variant, why) = (description.variant, description.why.clone());
+    let way = Way::Wide;
+    let mut opened = Opened { description, way, rows_in_subgroups: true, device, queue, faults, taken, needed };
+    opened.change(variant, why)?;
+    Ok(opened)
 }
 
 /// The place of the adapter that is meant.
@@ -369,9 +419,29 @@ mod tests {
             subgroup: [4, 4],
             buffer: [0, 0],
             workgroup_memory: 0,
-            kernels: String::new(),
+            variant: Variant::Narrow,
+            why: String::new(),
+            without: vec![],
             lacks: None,
         }
+    }
+
+    #[test]
+    fn a_variant_is_chosen_by_what_an_adapter_has() {
+        for (kind, has, subgroup, variant, why) in [
+            ("cpu", [true, true], [8, 8], Variant::NarrowSubgroup, "subgroups of 8 lanes"),
+            ("cpu", [false, false], [0, 0], Variant::Narrow, "it has no subgroups"),
+            ("discrete", [true, true], [32, 32], Variant::Subgroup, "a GPU with subgroups of 32"),
+            ("discrete", [true, false], [32, 64], Variant::Subgroup, "32 lanes or more"),
+            ("other", [true, false], [4, 4], Variant::Baseline, "4 to 4 lanes, needed are 8"),
+            ("integrated", [false, true], [0, 0], Variant::Baseline, "it has no subgroups"),
+        ] {
+            let (found, reason) = best(kind, has, subgroup);
+            assert!(found == variant && reason.contains(why), "{kind}: {found}, {reason}");
+        }
+        assert_eq!(way(Variant::F16, [false, true], [0, 0]), Ok(Way::WideHalf));
+        assert_eq!(way(Variant::F16, [true, false], [8, 8]).unwrap_err(), "it has no half floats");
+        assert_eq!(way(Variant::NarrowSubgroup, [true, false], [4, 128]), Ok(Way::NarrowSubgroup(4)));
     }
 
     #[test]

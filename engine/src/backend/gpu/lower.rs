@@ -25,11 +25,12 @@ use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op, Rows, ValueId, WeightId};
 use crate::plan::{Plan, StepKind};
-use shaders::{Kernel, MAX_EXPERTS, MAX_HEAD, NONE, ROW_WG, Way};
+use shaders::{Kernel, MAX_EXPERTS, MAX_HEAD, NONE, ROW_WG, Reducing, Way};
 use std::collections::{HashMap, HashSet};
 use wgpu::{BindGroup, Buffer};
 
 pub use bind::parameter_bytes;
+pub use matmul::act_bytes;
 
 /// The ways that a dispatch can run, by how many columns it has.
 pub struct Dispatch {
@@ -163,6 +164,8 @@ pub struct Lower<'a> {
     way: Way,
     /// Lanes of every subgroup, where kernels for them are to be used.
     subgroup: Option<usize>,
+    /// Whether kernels that add up over a workgroup do so in eights of lanes.
+    eights: bool,
     wanted: Vec<Wanted<'a>>,
     /// How many were wanted when each operation was lowered.
     ends: Vec<usize>,
@@ -196,15 +199,21 @@ impl<'a> Lower<'a> {
     /// # Errors
     /// The device has no room, or refuses a kernel.
     pub fn all(gpu: &Opened, plan: &'a Plan, buffers: &'a Buffers, options: &'a GpuOptions) -> Result<Lowered> {
-        let (way, subgroup) = (gpu.way, gpu.subgroup());
+        let (way, subgroup, eights) = (gpu.way, gpu.subgroup(), gpu.eights());
         let runs = merge::products(plan.graph());
         let followers = runs.iter().flat_map(|run| run[1..].iter().copied()).collect();
         let runs = runs.into_iter().map(|run| (run[0], run)).collect();
-        let mut lower = Lower { plan, buffers, options, way, subgroup, wanted: vec![], ends: vec![], runs, followers };
+        let (wanted, ends) = (vec![], vec![]);
+        let mut lower = Lower { plan, buffers, options, way, subgroup, eights, wanted, ends, runs, followers };
         for step in plan.steps() {
-            if let StepKind::Op(op) = step.kind {
-                lower.op(op);
-                lower.ends.push(lower.wanted.len());
+            match step.kind {
+                StepKind::Op(op) => {
+                    lower.op(op);
+                    lower.ends.push(lower.wanted.len());
+                }
+                // Angles come with the upload.
+                StepKind::RopeTable { .. } => {}
+                StepKind::Quantize { x } => lower.quantize(x),
             }
         }
         if gives_best(plan) {
@@ -237,6 +246,11 @@ impl<'a> Lower<'a> {
 
     fn parts(&self, w: WeightId) -> &'a [Part] {
         &self.buffers.weights.matrices[w.0 as usize]
+    }
+
+    /// A kernel that adds up over a workgroup, as this adapter does that.
+    fn reducing(&self, kernel: Reducing) -> Kernel {
+        if self.eights { Kernel::Eights(kernel) } else { kernel.baseline() }
     }
 
     /// A kernel whose workgroups are rows, `others` for each row.

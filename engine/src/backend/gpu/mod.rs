@@ -2,8 +2,10 @@
 //!
 //! A step is one upload (tokens, positions, page tables, angles), one compute pass that replays the list, one submit and
 //! one read-back: of the wanted logits, or of four bytes a row where only the largest is wanted. Pipelines, bind groups
-//! and buffers are made when the model is loaded, that which uploads go through included: a step makes nothing. Activations
-//! are f32, whatever `--precision` says of the processor's integer products.
+//! and buffers are made when the model is loaded, that which uploads go through included: a step makes nothing.
+//!
+//! Activations are f32, or at `--precision q8` the codes of 8 bits that the processor makes too, in products with matrices
+//! of integer codes.
 //!
 //! | module | knows |
 //! | --- | --- |
@@ -33,7 +35,9 @@ mod tables;
 mod timing;
 mod weights;
 
-use super::{Backend, Check, Device, Info, KernelTime, KvType, Logits, Measured, Reach, Replay, Written};
+use super::{
+    Backend, Check, Device, Info, KernelTime, KvType, Logits, Measured, Reach, Replay, Variant, Written, tested,
+};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::graph::{AttentionSpec, Graph, Op};
@@ -42,12 +46,12 @@ use crate::plan::Plan;
 use crate::sampler::Best;
 use crate::source::Source;
 use adapter::Opened;
-use gguf::Format;
 use lower::{Buffers, Lower, Lowered, Run};
 use slab::Slabs;
 use std::path::{Path, PathBuf};
 use wgpu::{Buffer, BufferUsages, CommandEncoder};
 
+pub use lower::act_bytes;
 pub use weights::bytes as weight_bytes;
 
 /// How to set up a GPU.
@@ -55,6 +59,8 @@ pub use weights::bytes as weight_bytes;
 pub struct GpuOptions {
     /// Which one.
     pub device: Device,
+    /// Which kernels; none takes the best that pass their tests.
+    pub variant: Option<Variant>,
     /// Element type of the KV cache.
     pub kv: KvType,
     /// Pages of the KV cache.
@@ -194,10 +200,7 @@ impl GpuBackend {
     ) -> Result<GpuBackend> {
         let (limits, graph) = (plan.limits(), plan.graph());
         check_batch(&gpu, limits.tokens)?;
-        let checks = match &options.checks {
-            Some(folder) => selftest::choose(&mut gpu, &formats(graph), options.half(), folder)?,
-            None => vec![],
-        };
+        let checks = selftest::prepare(&mut gpu, &plan, options)?;
         let storage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
         let cache_bytes = options.cache_bytes(graph);
         gpu.announce(weight_bytes(graph) + cache_bytes.iter().sum::<u64>() + options.step_bytes(&plan));
@@ -356,29 +359,15 @@ fn check_batch(gpu: &Opened, tokens: usize) -> Result<()> {
     Err(gpu.error(detail, "lower the batch (--batch; for encoders the context, --ctx), or use another device"))
 }
 
-/// Formats of the matrices that products are made with.
-fn formats(graph: &Graph) -> Vec<Format> {
-    let mut formats = vec![];
-    for op in &graph.ops {
-        if let Op::MatMul { weight, .. } = op {
-            let format = graph.weights[weight.0 as usize].format;
-            if !formats.contains(&format) {
-                formats.push(format);
-            }
-        }
-    }
-    formats
-}
-
 /// Tests the kernels that an adapter would get for common formats, and measures what it does at most.
 ///
 /// # Errors
 /// There is no such adapter, it computes even the simplest kernels wrongly, or it is lost.
 pub fn measure(device: &Device, folder: &Path) -> Result<Measured> {
     let mut gpu = adapter::open(device)?;
-    let checks = selftest::choose(&mut gpu, &[Format::Q4K, Format::Q8_0, Format::F16], true, folder)?;
+    let checks = selftest::common(&mut gpu, folder)?;
     let reach = roof::measure(&gpu)?;
-    Ok(Measured { kernels: gpu.description.kernels, checks, reach })
+    Ok(Measured { variant: (gpu.description.variant, gpu.description.why), checks, reach })
 }
 
 /// A buffer that kernels see whole.
@@ -451,11 +440,9 @@ impl Backend for GpuBackend {
 
     fn info(&self) -> Info {
         let d = &self.gpu.description;
-        let tested = match self.checks.iter().map(|check| check.error).reduce(f64::max) {
-            Some(worst) => format!("; {} variants tested, error at most {worst:.0e}", self.checks.len()),
-            None => String::new(),
-        };
-        let kernels = format!("WGSL, {}, f32{tested}", d.kernels);
+        let tests = if self.checks.is_empty() { String::new() } else { format!("; {}", tested(&self.checks)) };
+        let precision = self.plan.limits().precision.name();
+        let kernels = format!("WGSL, {precision}, {} as {}{tests}", d.variant, d.why);
         Info { device: format!("{} ({}, {})", d.name, d.api, d.driver), kernels, threads: 0 }
     }
 }

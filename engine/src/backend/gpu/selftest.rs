@@ -4,27 +4,70 @@
 //! What was found is kept in a folder, by adapter, driver with its version, and the kernel's text, so that it is computed
 //! once for each of them.
 
+mod measure;
+
+use super::GpuOptions;
 use super::adapter::Opened;
-use super::probe::{Memory, run};
-use super::tables::HEAD;
-use crate::backend::Check;
+use crate::backend::{Check, Variant};
 use crate::error::{Error, Result};
+use crate::graph::Op;
+use crate::plan::{Plan, integer_product};
 use gguf::Format;
-use shaders::layout::LANES;
-use shaders::{BLOCKS, COLUMNS, Kernel, Layout, NONE, PAGE, Way, ops};
+use shaders::{BLOCKS, COLUMNS, Kernel, Reducing, Way};
 use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 
 /// Sums of some hundred products in f32.
 const ALLOWED: f64 = 1e-10;
+/// The same of numbers that are rounded to 11 bits first.
+const ALLOWED_HALVES: f64 = 1e-6;
 
-/// Tests the kernels of the way that an adapter goes for some formats and for a cache of half floats or of
-/// floats, and takes the next simpler way where one is off.
+/// Takes the variant that a model's options ask for and tests its kernels.
 ///
 /// # Errors
-/// Even the simplest kernels are off, or the device is lost.
-pub fn choose(gpu: &mut Opened, formats: &[Format], half: bool, folder: &Path) -> Result<Vec<Check>> {
+/// The adapter lacks what the variant needs, a kernel that there is no other for is off, or the device is lost.
+pub fn prepare(gpu: &mut Opened, plan: &Plan, options: &GpuOptions) -> Result<Vec<Check>> {
+    if let Some(variant) = options.variant {
+        gpu.take(variant)?;
+    }
+    let Some(folder) = &options.checks else { return Ok(vec![]) };
+    let graph = plan.graph();
+    let mut formats: [Vec<Format>; 2] = [vec![], vec![]];
+    for op in &graph.ops {
+        if let Op::MatMul { weight, .. } = op {
+            let format = graph.weights[weight.0 as usize].format;
+            let own = &mut formats[usize::from(integer_product(format, plan.limits().precision))];
+            if !own.contains(&format) {
+                own.push(format);
+            }
+        }
+    }
+    let [floats, codes] = formats;
+    let mut checks = choose(gpu, &floats, options.half(), folder)?;
+    checks.extend(dots(gpu, &codes, folder)?);
+    match options.variant {
+        Some(asked) if asked != gpu.description.variant => {
+            let detail = format!("{asked} kernels cannot be used: {}", gpu.description.why);
+            Err(gpu.error(detail, "update the driver, or leave --variant away"))
+        }
+        _ => Ok(checks),
+    }
+}
+
+/// Tests what an adapter would get for common formats.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn common(gpu: &mut Opened, folder: &Path) -> Result<Vec<Check>> {
+    let mut checks = choose(gpu, &[Format::Q4K, Format::Q8_0, Format::F16], true, folder)?;
+    checks.extend(dots(gpu, &[Format::Q4K, Format::Q8_0], folder)?);
+    Ok(checks)
+}
+
+/// Tests the kernels of the variant that an adapter has for some formats and for a cache of half floats or of
+/// floats, and takes the next simpler one where one is off.
+fn choose(gpu: &mut Opened, formats: &[Format], half: bool, folder: &Path) -> Result<Vec<Check>> {
     let mut kept = Kept::open(gpu, folder);
     let mut all = vec![];
     loop {
@@ -34,30 +77,57 @@ pub fn choose(gpu: &mut Opened, formats: &[Format], half: bool, folder: &Path) -
                 all.push(kept.check(gpu, Kernel::MatMul { format, columns, way: gpu.way })?);
             }
         }
-        let bad = all[before..].iter().find(|check| !check.good);
-        let simpler = match gpu.way {
-            Way::NarrowSubgroup(_) => Way::Narrow,
-            Way::Narrow | Way::Wide => Way::Wide,
+        let Some(bad) = all[before..].iter().find(|check| !check.good) else { break };
+        let simpler = match gpu.description.variant {
+            Variant::NarrowSubgroup => Variant::Narrow,
+            Variant::Narrow | Variant::Subgroup | Variant::F16 => Variant::Baseline,
+            Variant::Baseline => return Err(wrong(gpu, bad, "or use another device (--device cpu)")),
         };
-        match bad {
-            None => break,
-            Some(bad) if gpu.way == simpler => {
-                let detail = format!("its driver computes {} wrongly: error {:.1e}", bad.kernel, bad.error);
-                return Err(gpu.error(detail, "update the driver, or use another device (--device cpu)"));
-            }
-            Some(_) => gpu.take_way(simpler),
-        }
+        let why = format!("its driver computes {} wrongly, error {:.1e}", bad.kernel, bad.error);
+        gpu.change(simpler, why)?;
     }
-    if let Some(subgroup) = gpu.subgroup() {
-        let before = all.len();
-        all.push(kept.check(gpu, Kernel::RmsNormNarrow(subgroup))?);
-        for blocks in BLOCKS {
-            all.push(kept.check(gpu, Kernel::AttentionNarrow { half, subgroup, blocks })?);
-        }
-        gpu.rows_in_subgroups = all[before..].iter().all(|check| check.good);
+    let before = all.len();
+    for kernel in beside_products(gpu, half) {
+        all.push(kept.check(gpu, kernel)?);
     }
+    gpu.rows_in_subgroups = all[before..].iter().all(|check| check.good);
     kept.save();
     Ok(all)
+}
+
+/// The kernels beside products that use subgroups on an adapter.
+fn beside_products(gpu: &Opened, half: bool) -> Vec<Kernel> {
+    match gpu.subgroup() {
+        Some(subgroup) => {
+            let attention = BLOCKS.map(|blocks| Kernel::AttentionNarrow { half, subgroup, blocks });
+            [Kernel::RmsNormNarrow(subgroup)].into_iter().chain(attention).collect()
+        }
+        None if gpu.eights() => {
+            let all = [Reducing::RmsNorm, Reducing::LayerNorm, Reducing::Attention { half }];
+            all.into_iter().chain([Reducing::Best { merge: false }]).map(Kernel::Eights).collect()
+        }
+        None => vec![],
+    }
+}
+
+/// Tests the integer products of some formats, for which there are no other kernels.
+fn dots(gpu: &Opened, formats: &[Format], folder: &Path) -> Result<Vec<Check>> {
+    let products = formats.iter().flat_map(|&f| COLUMNS.map(|columns| (f, columns)));
+    let products = products.map(|(format, columns)| Kernel::MatMul { format, columns, way: Way::Dot });
+    let quantize = (!formats.is_empty()).then_some(Kernel::Quantize);
+    let mut kept = Kept::open(gpu, folder);
+    let all: Vec<Check> =
+        quantize.into_iter().chain(products).map(|kernel| kept.check(gpu, kernel)).collect::<Result<_>>()?;
+    kept.save();
+    match all.iter().find(|check| !check.good) {
+        Some(bad) => Err(wrong(gpu, bad, "or use --precision f32")),
+        None => Ok(all),
+    }
+}
+
+fn wrong(gpu: &Opened, bad: &Check, hint: &'static str) -> Error {
+    let detail = format!("its driver computes {} wrongly: error {:.1e}; update the driver", bad.kernel, bad.error);
+    gpu.error(detail, hint)
 }
 
 /// Results of earlier tests.
@@ -80,14 +150,15 @@ impl Kept {
         let known = self.errors.get(&key).copied();
         let error = match known {
             Some(error) => error,
-            None => measure(gpu, kernel)?,
+            None => measure::error(gpu, kernel)?,
         };
         // JSON has no infinity; a kernel that was refused is tried again.
         if known.is_none() && error.is_finite() {
             self.errors.insert(key, error);
             self.changed = true;
         }
-        Ok(Check { kernel: kernel.name(), error, good: error < ALLOWED, fresh: known.is_none() })
+        let allowed = if kernel.needs_halves() { ALLOWED_HALVES } else { ALLOWED };
+        Ok(Check { kernel: kernel.name(), error, good: error < allowed, fresh: known.is_none() })
     }
 
     /// Keeps what is new, if the folder can be written; what cannot be kept is tested again.
@@ -111,198 +182,4 @@ fn hash(text: &str) -> u64 {
     let mut hasher = rustc_hash::FxHasher::default();
     hasher.write(text.as_bytes());
     hasher.finish()
-}
-
-/// The error of a kernel; infinite if the driver refuses it.
-fn measure(gpu: &Opened, kernel: Kernel) -> Result<f64> {
-    let measured = match kernel {
-        Kernel::MatMul { format, columns, way } => product(gpu, format, columns, way),
-        Kernel::RmsNormNarrow(_) => norm(gpu, kernel),
-        Kernel::AttentionNarrow { half, subgroup, blocks } => attention(gpu, kernel, half, blocks * subgroup * 4),
-        _ => return Err(Error::Internal(format!("{} has no test", kernel.name()))),
-    };
-    Ok(measured.unwrap_or(f64::INFINITY))
-}
-
-/// Numbers without a pattern (the finalizer of splitmix64), of [-1, 1).
-fn random(i: usize) -> f32 {
-    let mut z = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (z >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-}
-
-/// Normalized mean square error.
-fn nmse(found: &[f32], expected: &[f64]) -> f64 {
-    let error: f64 = found.iter().zip(expected).map(|(f, e)| (f64::from(*f) - e).powi(2)).sum();
-    error / expected.iter().map(|e| e * e).sum::<f64>()
-}
-
-/// Whole blocks of any codes, with factors that are sound.
-fn blocks(format: Format, decode: gguf::format::Decoder, bytes: usize) -> Vec<u8> {
-    let mut out: Vec<u8> = (0..bytes).map(|i| (random(i).to_bits() >> 8) as u8).collect();
-    for (b, block) in out.chunks_exact_mut(format.block_bytes()).enumerate() {
-        for field in format.fields() {
-            for i in 0..field.count {
-                let (at, value) = (field.at + i * field.width, random(b * 64 + i));
-                match (format, field.width) {
-                    (Format::F32, 4) => block[at..at + 4].copy_from_slice(&value.to_le_bytes()),
-                    (Format::BF16, 2) => block[at..at + 2].copy_from_slice(&half::bf16::from_f32(value).to_le_bytes()),
-                    (_, 2) => block[at..at + 2].copy_from_slice(&half::f16::from_f32(value).to_le_bytes()),
-                    _ => {}
-                }
-            }
-        }
-        // Some formats have other factors, which may be infinite.
-        let mut values = vec![0.0; format.block_len()];
-        decode(block, &mut values);
-        if values.iter().any(|v| !v.is_finite() || v.abs() > 1e6) {
-            block.fill(0);
-        }
-    }
-    out
-}
-
-/// Rows that end inside a panel, columns that end inside a tile, and a row of two blocks at least.
-fn product(gpu: &Opened, format: Format, columns: usize, way: Way) -> Result<f64> {
-    let internal = || Error::Internal(format!("{format} has no layout"));
-    let (layout, decode) = (Layout::of(format).ok_or_else(internal)?, format.decoder().ok_or_else(internal)?);
-    let (rows, k, n) = (23, 2 * layout.block.max(format.block_len()), columns.max(2) - 1);
-    let row = k / format.block_len() * format.block_bytes();
-    let bytes = blocks(format, decode, rows * row);
-    let mut weights = vec![0.0; rows * k];
-    bytes.chunks_exact(row).zip(weights.chunks_exact_mut(k)).for_each(|(bytes, values)| decode(bytes, values));
-    let panels = rows.div_ceil(LANES);
-    let (quads, words) = (layout.panel_quads(k), layout.panel_words(k));
-    let mut packed = vec![0; panels * (quads + words)];
-    let (all_quads, all_words) = packed.split_at_mut(panels * quads);
-    for (p, rows) in bytes.chunks(row * LANES).enumerate() {
-        layout.pack(k, rows, &mut all_quads[p * quads..][..quads], &mut all_words[p * words..][..words]);
-    }
-    let mut arena: Vec<f32> = (0..n * k).map(|i| random(i + 7)).collect();
-    let dot = |i: usize| {
-        let terms = weights[i % rows * k..][..k].iter().zip(&arena[i / rows * k..]);
-        terms.map(|(w, x)| f64::from(*w) * f64::from(*x)).sum()
-    };
-    let expected: Vec<f64> = (0..n * rows).map(dot).collect();
-    let op = ops::MatmulWide {
-        x: 0,
-        out: arena.len() as u32,
-        residual: NONE,
-        bias: NONE,
-        k: k as u32,
-        width: rows as u32,
-        first: 0,
-        panels: panels as u32,
-        words: (panels * quads) as u32,
-        outputs: 1,
-        scale: 1.0,
-        ..ops::MatmulWide::default()
-    };
-    arena.resize(arena.len() + n * rows, 0.0);
-    let mut tables = vec![0; HEAD];
-    tables[1] = n as u32;
-    let memory =
-        Memory { tables: &tables, op: bytemuck::bytes_of(&op), arena: &arena, weights: &packed, ..Memory::default() };
-    let grid = [panels.div_ceil(way.panels(columns)) as u32, n.div_ceil(columns) as u32];
-    let after = run(gpu, Kernel::MatMul { format, columns, way }, &memory, grid)?;
-    Ok(nmse(&after.arena[n * k..], &expected))
-}
-
-fn norm(gpu: &Opened, kernel: Kernel) -> Result<f64> {
-    let (rows, width) = (3, 100);
-    let mut arena: Vec<f32> = (0..rows * width).map(random).collect();
-    let weight: Vec<f32> = (0..width).map(|i| random(i + 1000)).collect();
-    let row = |x: &[f32]| {
-        let mean = x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / width as f64;
-        let factor = 1.0 / (mean + 1e-5).sqrt();
-        x.iter().zip(&weight).map(|(v, w)| f64::from(*v) * factor * f64::from(*w)).collect::<Vec<_>>()
-    };
-    let expected: Vec<f64> = arena.chunks(width).flat_map(row).collect();
-    let op = ops::RmsNorm {
-        x: 0,
-        out: arena.len() as u32,
-        residual: NONE,
-        weight: 0,
-        width: width as u32,
-        slices: 1,
-        eps: 1e-5,
-    };
-    arena.resize(2 * rows * width, 0.0);
-    let memory = Memory { op: bytemuck::bytes_of(&op), arena: &arena, vectors: &weight, ..Memory::default() };
-    let after = run(gpu, kernel, &memory, [rows as u32, 1])?;
-    Ok(nmse(&after.arena[rows * width..], &expected))
-}
-
-/// Two heads that share their keys, over a page and a half; tokens of one block, the last of which see it all. Values
-/// have `words` words.
-fn attention(gpu: &Opened, kernel: Kernel, half: bool, words: usize) -> Result<f64> {
-    let per = if half { 2 } else { 1 };
-    let (tokens, heads, d, first) = (3, 2, words * per, 45);
-    let positions = first + tokens;
-    // Of keys and values: what the cache holds, as `cache.wgsl` lays it out, and as numbers.
-    let mut cache = vec![0u32; 2 * PAGE * 2 * words];
-    let mut rows = [vec![0.0; positions * d], vec![0.0; positions * d]];
-    for position in 0..positions {
-        let (page, slot) = (position / PAGE * PAGE * 2 * words, position % PAGE);
-        for word in 0..words {
-            for (side, at) in [word * PAGE + slot, PAGE * words + slot * words + word].into_iter().enumerate() {
-                let of = |i: usize| random((side * positions + position) * d + word * per + i);
-                let (a, b) = (half::f16::from_f32(of(0)), half::f16::from_f32(of(1)));
-                let row = &mut rows[side][position * d + word * per..][..per];
-                match row {
-                    [x, y] => {
-                        (*x, *y) = (f64::from(a.to_f32()), f64::from(b.to_f32()));
-                        cache[page + at] = u32::from(a.to_bits()) | u32::from(b.to_bits()) << 16;
-                    }
-                    row => {
-                        row[0] = f64::from(of(0));
-                        cache[page + at] = of(0).to_bits();
-                    }
-                }
-            }
-        }
-    }
-    let mut arena: Vec<f32> = (0..tokens * heads * d).map(|i| random(i + 99_991)).collect();
-    let [keys, values] = rows;
-    let expected: Vec<f64> =
-        (0..tokens * heads).flat_map(|i| attend(&arena[i * d..][..d], &keys, &values, first + i / heads + 1)).collect();
-    let mut tables = vec![0; HEAD];
-    (tables[0], tables[3], tables[4], tables[6], tables[9]) = (tokens as u32, 0, 3, 6, 8);
-    tables.extend((first..positions).map(|p| p as u32));
-    tables.extend([0, 0, 0, 0, 1, 0, tokens as u32]);
-    let op = ops::Attention {
-        q: 0,
-        out: arena.len() as u32,
-        heads: heads as u32,
-        heads_kv: 1,
-        d_k: d as u32,
-        d_v: d as u32,
-        scale: SCALE,
-        cap: 0.0,
-        window: u32::MAX,
-        causal: 1,
-        slopes: NONE,
-        sinks: NONE,
-        cache: 0,
-    };
-    let out = arena.len();
-    arena.resize(2 * out, 0.0);
-    let op = bytemuck::bytes_of(&op);
-    let memory = Memory { tables: &tables, op, arena: &arena, cache: &cache, ..Memory::default() };
-    let after = run(gpu, kernel, &memory, [1, heads as u32])?;
-    Ok(nmse(&after.arena[out..], &expected))
-}
-
-/// On scores of the test.
-const SCALE: f32 = 0.125;
-
-/// What a query takes of the first `n` values.
-fn attend(query: &[f32], keys: &[f64], values: &[f64], n: usize) -> Vec<f64> {
-    let d = query.len();
-    let dot = |key: &[f64]| query.iter().zip(key).map(|(q, k)| f64::from(*q) * k).sum::<f64>();
-    let scores: Vec<f64> = keys.chunks(d).take(n).map(|key| (f64::from(SCALE) * dot(key)).exp()).collect();
-    let total: f64 = scores.iter().sum();
-    let element = |e: usize| scores.iter().zip(values.chunks(d)).map(|(s, v)| s * v[e]).sum::<f64>() / total;
-    (0..d).map(element).collect()
 }

@@ -9,7 +9,19 @@ use engine::{GpuLayers, Isa, KvType, Precision};
 use gguf::Gguf;
 
 fn setting(precision: Precision, kv: KvType, isa: Isa) -> Setting {
-    Setting { model: 0, batch: 2048, ubatch: 40, threads: 2, kv, precision, isa, gpu: None, layers: GpuLayers::All }
+    Setting {
+        model: 0,
+        batch: 2048,
+        ubatch: 40,
+        threads: 2,
+        kv,
+        precision,
+        isa,
+        gpu: None,
+        layers: GpuLayers::All,
+        gpu_precision: precision,
+        variant: None,
+    }
 }
 
 /// Calls `f` with the shapes of both kinds of steps of a tiny model.

@@ -2,7 +2,7 @@
 
 use super::{Extent, Lower};
 use crate::graph::{AttentionSpec, Op, Rows, ValueId};
-use shaders::{BLOCKS, Kernel, NONE, QUERIES, ROW_WG, ops};
+use shaders::{BLOCKS, Kernel, NONE, QUERIES, ROW_WG, Reducing, ops};
 
 impl Lower<'_> {
     pub(super) fn rope_store(&mut self, op: Op) {
@@ -47,7 +47,8 @@ impl Lower<'_> {
         };
         let half = self.options.half();
         let Some(kernel) = self.narrow(a) else {
-            self.push(Kernel::Attention { half }, &op, a.n_head, Rows::Tokens).kv = Some(a.layer);
+            let kernel = self.reducing(Reducing::Attention { half });
+            self.push(kernel, &op, a.n_head, Rows::Tokens).kv = Some(a.layer);
             return;
         };
         // Queries of a workgroup are heads of a group where every block is one token, else tokens.

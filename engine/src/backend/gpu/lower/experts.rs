@@ -2,6 +2,7 @@
 
 use super::Lower;
 use crate::graph::{Op, Routing, ValueId};
+use crate::plan::integer_product;
 use shaders::layout::LANES;
 use shaders::{Kernel, NONE, ops};
 
@@ -22,6 +23,7 @@ impl Lower<'_> {
         let Op::ExpertMatMul { x, routes, weight, bias, out } = op else { return };
         let info = &self.plan.graph().weights[weight.0 as usize];
         let (each, slots) = (info.rows.div_ceil(LANES), self.width(out) as usize / info.rows);
+        let dot = integer_product(info.format, self.plan.limits().precision);
         for part in self.parts(weight) {
             let op = ops::Experts {
                 x: self.at(x),
@@ -39,7 +41,8 @@ impl Lower<'_> {
                 quads: part.quads as u32,
                 words: part.words as u32,
             };
-            self.push(Kernel::Experts(info.format), &op, slots * each, self.rows(out)).part = Some(part);
+            let kernel = Kernel::Experts { format: info.format, dot };
+            self.push(kernel, &op, slots * each, self.rows(out)).part = Some(part);
         }
     }
 

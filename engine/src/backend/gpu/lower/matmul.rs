@@ -1,14 +1,35 @@
-//! Products with one matrix, or with several that one value meets one after the other.
+//! Products with one matrix, or with several that one value meets one after the other, and the codes of what is multiplied.
 
 use super::{Extent, Lower, Wanted};
-use crate::graph::{Op, Rows};
-use shaders::layout::LANES;
-use shaders::{COLUMNS, Kernel, NONE, ops};
+use crate::graph::{Op, Rows, ValueId};
+use crate::plan::{Precision, integer_product};
+use shaders::layout::{GROUP, LANES};
+use shaders::{ACT_QUADS, COLUMNS, Kernel, NONE, ROW_WG, Way, ops};
+
+/// Lanes that make the codes of a group.
+const LANES_OF_GROUP: usize = 8;
+
+/// Bytes of the codes of `n` rows of `k` values.
+pub fn act_bytes(_: Precision, k: usize, n: usize) -> usize {
+    n * (k / GROUP) * ACT_QUADS * 16
+}
 
 /// A matrix of a dispatch: the row where it begins, then place of its result, place of its bias, its rows.
 type Member = [u32; 4];
 
 impl Lower<'_> {
+    /// Makes codes of a value.
+    pub(super) fn quantize(&mut self, x: ValueId) {
+        let op = ops::Quantize { x: self.at(x), out: self.acts(x), k: self.width(x) };
+        let groups = op.k as usize / GROUP;
+        self.push(Kernel::Quantize, &op, groups.div_ceil(ROW_WG / LANES_OF_GROUP), self.rows(x));
+    }
+
+    /// Place of a value's codes in the arena, in words.
+    fn acts(&self, x: ValueId) -> u32 {
+        self.plan.acts(x).map_or(NONE, |acts| (acts.offset / 4) as u32)
+    }
+
     pub(super) fn matmul(&mut self, op: Op) {
         let Op::MatMul { x, weight, scale, residual, out, .. } = op else { return };
         let index = self.ends.len();
@@ -22,10 +43,13 @@ impl Lower<'_> {
             [of(0), of(1), of(2)];
         let [third, third_out, third_bias, third_width] = last;
         let info = &self.plan.graph().weights[weight.0 as usize];
-        let way = self.way.of_row(info.k);
+        let (way, x) = match integer_product(info.format, self.plan.limits().precision) {
+            true => (Way::Dot, self.acts(x)),
+            false => (self.way.of_row(info.k), self.at(x)),
+        };
         for part in self.parts(weight) {
             let op = ops::MatmulWide {
-                x: self.at(x),
+                x,
                 out: first_out,
                 residual: residual.map_or(NONE, |r| self.at(r)),
                 bias,

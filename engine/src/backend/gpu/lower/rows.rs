@@ -4,15 +4,15 @@ use super::super::tables::adapters;
 use super::Lower;
 use crate::graph::{Activation, Columns, Lookup, Op, Rows, ValueId, WeightId};
 use shaders::layout::LANES;
-use shaders::{Act, Kernel, NONE, ROW_WG, SLICES, ops};
+use shaders::{Act, Kernel, NONE, ROW_WG, Reducing, SLICES, ops};
 
 impl Lower<'_> {
     /// The largest logit of each row: first of slices, then of their results.
     pub(super) fn best(&mut self) {
         let logits = self.plan.graph().logits;
         let op = ops::Best { x: self.at(logits), width: self.width(logits), rows: self.plan.limits().outputs as u32 };
-        self.push(Kernel::Best { merge: false }, &op, SLICES, Rows::Outputs);
-        self.push(Kernel::Best { merge: true }, &op, 1, Rows::Outputs);
+        self.push(self.reducing(Reducing::Best { merge: false }), &op, SLICES, Rows::Outputs);
+        self.push(self.reducing(Reducing::Best { merge: true }), &op, 1, Rows::Outputs);
     }
 
     pub(super) fn embed(&mut self, op: Op) {
@@ -51,7 +51,8 @@ impl Lower<'_> {
             eps,
         };
         let quads = op.width.is_multiple_of(4);
-        let kernel = self.subgroup.filter(|_| quads).map_or(Kernel::RmsNorm, Kernel::RmsNormNarrow);
+        let narrow = self.subgroup.filter(|_| quads).map(Kernel::RmsNormNarrow);
+        let kernel = narrow.unwrap_or_else(|| self.reducing(Reducing::RmsNorm));
         self.push(kernel, &op, heads, self.rows(out));
     }
 
@@ -81,7 +82,7 @@ impl Lower<'_> {
             biases: bias.map_or(0, own),
             eps,
         };
-        self.push(Kernel::LayerNorm, &op, heads, self.rows(out));
+        self.push(self.reducing(Reducing::LayerNorm), &op, heads, self.rows(out));
     }
 
     pub(super) fn clamped_glu(&mut self, gate: ValueId, up: ValueId, out: ValueId) {
