@@ -40,6 +40,8 @@ pub enum Way {
     WideHalf,
     /// For activations of 8-bit codes, as [`Kernel::Quantize`] leaves them: integer dots.
     Dot,
+    /// The same with sums handed round in eights of lanes, and a single column read where it lies.
+    DotSubgroup,
     /// For adapters that are CPUs: a lane walks all of k, columns read by every lane.
     Narrow,
     /// The same with columns handed round in subgroups of at least this many lanes.
@@ -53,6 +55,19 @@ impl Way {
     /// Every way for activations that are floats.
     pub const ALL: [Way; 6] =
         [Way::Wide, Way::WideSubgroup, Way::WideHalf, Way::Narrow, Way::NarrowSubgroup(4), Way::NarrowSubgroup(8)];
+
+    /// Every way for activations that are codes.
+    pub const DOTS: [Way; 2] = [Way::Dot, Way::DotSubgroup];
+
+    /// Whether it takes activations that are codes.
+    pub fn is_dot(self) -> bool {
+        Way::DOTS.contains(&self)
+    }
+
+    /// Whether it hands sums round in eights of lanes.
+    fn in_eights(self) -> bool {
+        matches!(self, Way::WideSubgroup | Way::DotSubgroup)
+    }
 
     /// The way for rows of `k` values on an adapter that has this one: columns are read by fours where they can be.
     pub fn of_row(self, k: usize) -> Way {
@@ -91,6 +106,7 @@ impl Way {
             Way::WideSubgroup => "wide-sub".into(),
             Way::WideHalf => "wide-f16".into(),
             Way::Dot => "dot".into(),
+            Way::DotSubgroup => "dot-sub".into(),
             Way::Narrow => "narrow".into(),
             Way::NarrowSubgroup(n) => format!("narrow-sub{n}"),
         }
@@ -263,8 +279,8 @@ impl Kernel {
             all.extend([Kernel::Embed(format), Kernel::Experts { format, dot: false }]);
             all.extend(sub.map(|_| Kernel::Experts { format, dot: true }));
             for columns in COLUMNS {
-                let dot = sub.map(|_| Way::Dot);
-                all.extend(Way::ALL.into_iter().chain(dot).map(|way| Kernel::MatMul { format, columns, way }));
+                let dots = Way::DOTS.into_iter().filter(|_| sub.is_some());
+                all.extend(Way::ALL.into_iter().chain(dots).map(|way| Kernel::MatMul { format, columns, way }));
             }
         }
         all
@@ -274,7 +290,7 @@ impl Kernel {
     pub fn file(self) -> &'static str {
         match self {
             Kernel::Embed(_) => "embed",
-            Kernel::MatMul { way: Way::Dot, .. } => "matmul_dot",
+            Kernel::MatMul { way, .. } if way.is_dot() => "matmul_dot",
             Kernel::MatMul { way, .. } => {
                 if way.is_wide() {
                     "matmul_wide"
@@ -337,7 +353,8 @@ impl Kernel {
     pub fn subgroup(self) -> Option<usize> {
         match self {
             Kernel::MatMul { way: Way::NarrowSubgroup(n), .. } => Some(n),
-            Kernel::MatMul { way: Way::WideSubgroup, .. } | Kernel::Eights(_) => Some(EIGHT),
+            Kernel::MatMul { way, .. } if way.in_eights() => Some(EIGHT),
+            Kernel::Eights(_) => Some(EIGHT),
             Kernel::AttentionNarrow { subgroup, .. } | Kernel::RmsNormNarrow(subgroup) => Some(subgroup),
             _ => None,
         }
@@ -426,12 +443,11 @@ impl Kernel {
 }
 
 fn product(set: &mut dyn FnMut(&str, usize), columns: usize, way: Way) {
-    let dot = way == Way::Dot;
+    let (dot, eights) = (way.is_dot(), way.in_eights());
     let groups = if dot { DOT_TILE } else { TILE / GROUP };
     let tile = groups / columns;
     let subgroup = if let Way::NarrowSubgroup(n) = way { n } else { 0 };
     let panels = way.panels_of_lane(columns);
-    let eights = way == Way::WideSubgroup;
     set("T", columns);
     set("TILE", tile);
     set("S", way.slices());

@@ -7,6 +7,9 @@
 // Occupancy: a workgroup has $WG invocations and at most 7 KiB of workgroup memory, so 8 or more fit a compute unit. One
 // sequence has only as many workgroups as heads: expect the latency of a walk over its cache, not the bandwidth of a large
 // GPU; from some tens of heads and sequences on, half of the bandwidth or more.
+//
+// EIGHTS: the maximum and the sum of a tile wait at 4 barriers, not at 16, of which a tile has 6 in all, not 18. Same bytes; the
+// order of the sums is another one.
 #import attend
 #import reduce
 

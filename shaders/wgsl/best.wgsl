@@ -3,7 +3,7 @@
 // that is not a number, or all bits if every logit is -inf.
 //
 // Bytes: the row once, a warp reading 512 bytes side by side; 16 slices a row, so that one row of a large vocabulary has
-// 1024 invocations. Expected: a few microseconds, against the read-back of the row that it saves.
+// 1024 invocations. Expected: a few microseconds, against the read-back of the row that it saves. EIGHTS: 2 barriers, not 7.
 #import step
 #if EIGHTS
 #import eights

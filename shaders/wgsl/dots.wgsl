@@ -1,4 +1,5 @@
-// Groups of codes times groups of codes of a column, which stand at places of `staged` as `codes` lays them out.
+// Groups of codes times groups of codes of a column, which stand at places of `staged`, or where DIRECT is set of `arena`, as
+// `codes` lays them out.
 
 // Sixteen products, four an instruction where the driver has one.
 fn sixteen_products(w: vec4<u32>, x: vec4<u32>) -> i32 {
@@ -12,12 +13,20 @@ fn half_of_codes(a: Group, half: u32) -> vec4<u32> {
     return vec4<u32>(packed(a, i), packed(a, i + 1), packed(a, i + 2), packed(a, i + 3));
 }
 
+fn quad_of_codes(at: u32) -> vec4<u32> {
+#if DIRECT
+    return arena[at];
+#else
+    return staged[at];
+#end
+}
+
 // Adds a group to a sum: dots of all codes that share a scale are exact integers, then fma(dot, scale * xscale, sum), and for a
 // format with minimums less minimum * scaled sum of codes, as the processor does it.
 fn add_group(a: Group, first: vec4<u32>, second: vec4<u32>, at: u32, sum: f32) -> f32 {
-    let low = sixteen_products(first, staged[at]);
-    let high = sixteen_products(second, staged[at + 1]);
-    let more = bitcast<vec4<f32>>(staged[at + 2]);
+    let low = sixteen_products(first, quad_of_codes(at));
+    let high = sixteen_products(second, quad_of_codes(at + 1));
+    let more = bitcast<vec4<f32>>(quad_of_codes(at + 2));
 #if WHOLE
     let y = fma(f32(low + high), a.scale0 * more.x, sum);
 #if FLOORS

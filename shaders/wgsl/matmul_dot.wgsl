@@ -8,15 +8,24 @@
 // side by side. Columns: 1.5 bytes a value, a third of floats. Workgroup memory: 6 KiB of columns and 4 KiB of sums at most, so
 // 8 workgroups of 128 fit where there are 100 KiB. Expected for one column: as `matmul_wide`, 70 % of memory bandwidth or
 // more once a matrix has some hundred panels; for many, a fourth of its multiplications and no conversions to float.
+//
+// EIGHTS: as there, the slices of a row are added by eight lanes at once, and a single column is read where it lies, without a
+// barrier. The same bits.
 #import matmul
 #import slices
+#if EIGHTS
+#import eights
+#end
 #import dots
 
 const TILE: u32 = $TILE; // groups of 32 that are staged at once
 const SLICES: u32 = $S;
 const WIDTH: u32 = TILE * $ACTQUADS; // quads of a column that are staged at once
 
+#if DIRECT
+#else
 var<workgroup> staged: array<vec4<u32>, $STAGED>;
+#end
 var<workgroup> sums: array<f32, $SUMS>;
 
 @compute @workgroup_size($WG)
@@ -31,6 +40,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
 #for c in 0..$T
     var sum$c = 0.0;
 #end
+#if DIRECT
+    {
+        let tile = 0u;
+        let end = groups;
+#else
     for (var tile = 0u; tile < groups; tile += TILE) {
         workgroupBarrier();
         let end = min(TILE, groups - tile);
@@ -41,14 +55,19 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
             staged[i] = arena[op.x / 4 + at];
         }
         workgroupBarrier();
+#end
         for (var g = slice; g < end; g += SLICES) {
             let block = (tile + g) / $GROUPS;
             let a = load(quad + block * $QUADS * 16, word + block * $WORDS * 16, (tile + g) % $GROUPS);
             let first = half_of_codes(a, 0u);
             let second = half_of_codes(a, 1u);
+#if DIRECT
+            sum0 = add_group(a, first, second, op.x / 4 + (column * groups + g) * $ACTQUADS, sum0);
+#else
 #for c in 0..$T
 #let start = $c * $TILE
             sum$c = add_group(a, first, second, ($start + g) * $ACTQUADS, sum$c);
+#end
 #end
         }
     }
@@ -56,7 +75,16 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     sums[$c * $WG + li] = sum$c;
 #end
     workgroupBarrier();
+#if EIGHTS
+#for c in 0..$T
+    let all$c = eight(sums[$c * $WG + li % 8 * 16 + li / 8]);
+    if (li % 8 == 0) {
+        store(column + $c, id.x, li / 8, all$c);
+    }
+#end
+#else
     for (var i = li; i < 16 * $T; i += $WG) {
         store(column + i / 16, id.x, i % 16, slices(i / 16 * $WG + i % 16));
     }
+#end
 }

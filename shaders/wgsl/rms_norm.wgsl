@@ -1,4 +1,7 @@
 // out = x / sqrt(mean(x^2) + eps) * weight (+ residual): a workgroup for each slice of `width` of a row.
+//
+// Bytes: a row twice (the second time from a cache), weights once, lanes side by side. A row is one workgroup, so one token
+// takes the latency of its walk: a few microseconds. EIGHTS: of 8 barriers of the sum 2 are left.
 #import rms
 #import reduce
 

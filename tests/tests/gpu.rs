@@ -6,6 +6,7 @@ use engine::sampler::Params;
 use engine::tokenizer::Encode;
 use engine::{Device, Engine, Event, KvType, Options, Precision, Request, Variant};
 use gguf::Format;
+use serde_json::Value;
 use tests::golden::{Case, cases};
 use tests::gpu::{nmse, obtain};
 use tests::models;
@@ -171,8 +172,8 @@ fn every_variant_computes_what_the_processor_does() {
     for variant in Variant::ALL {
         let allowed = if variant == Variant::F16 { 1e-5 } else { NMSE };
         let rows = [
-            ("llama q4_k", Model { format: Format::Q4K, n_embd: 256, n_ff: 512, n_layer: 2, ..Model::llama(61) }),
-            ("gemma3 f16", Model { format: Format::F16, n_layer: 2, ..Model::gemma3(62) }),
+            ("llama q4_k", Model { format: Format::Q4K, n_embd: 256, n_ff: 512, n_layer: 1, ..Model::llama(61) }),
+            ("gemma3 f16", Model { format: Format::F16, n_layer: 1, ..Model::gemma3(62) }),
         ];
         check_within(allowed, &rows.map(|(name, model)| (format!("{name}, {variant}"), model)), &|device| Options {
             variant: (device != Device::Cpu).then_some(variant),
@@ -313,5 +314,38 @@ fn kernels_are_tested_once_for_a_driver() {
             std::fs::write(file.expect("a readable entry").path(), "{ damaged").expect("a writable file");
         }
         assert!(all(&ask().1, true), "on {}", adapter.name);
+    }
+}
+
+/// A kernel that a driver computes wrongly is not used, nor are others of its variant; it is said which. One that was asked
+/// for is an error.
+#[test]
+fn a_variant_that_is_off_is_not_used() {
+    let (adapters, _busy) = obtain();
+    let bytes = Model { format: Format::Q8_0, n_layer: 1, ..Model::llama(71) }.bytes();
+    for adapter in &adapters {
+        let folder = tempfile::tempdir().expect("a folder for files");
+        let own = Options { checks: Some(folder.path().into()), ..options(Device::Index(adapter.index)) };
+        let info = |options: &Options| Engine::from_bytes(&bytes, options).map(|engine| engine.info().kernels.clone());
+        let kernels = info(&own).expect("a sound driver");
+        assert!(kernels.contains(&format!("{} as", adapter.variant)) && kernels.contains(" tested"), "{kernels}");
+        // What was found is kept, so a driver that is off can be made up.
+        let file = std::fs::read_dir(folder.path()).expect("a readable folder");
+        let files = file.map(|entry| entry.expect("a readable entry").path());
+        for path in files.filter(|path| path.extension().is_some_and(|end| end == "json")) {
+            let text = std::fs::read_to_string(&path).expect("a readable file");
+            let mut errors: serde_json::Map<String, Value> = serde_json::from_str(&text).expect("errors by kernel");
+            errors.iter_mut().filter(|(key, _)| key.starts_with("matmul-")).for_each(|(_, error)| *error = 0.5.into());
+            std::fs::write(&path, serde_json::to_vec(&errors).expect("JSON")).expect("a writable file");
+        }
+        let kernels = info(&own).expect("a simpler variant");
+        assert!(!kernels.contains(&format!("{} as", adapter.variant)), "{kernels}");
+        assert!(
+            kernels.contains("as its driver computes matmul-") && kernels.contains("off and not used: matmul-"),
+            "{kernels}"
+        );
+        let asked = Options { variant: Some(adapter.variant), ..own.clone() };
+        let error = info(&asked).expect_err("a variant that is off").to_string();
+        assert!(error.contains(&format!("{} kernels cannot be used", adapter.variant)), "{error}");
     }
 }

@@ -149,6 +149,8 @@ pub struct Opened {
     pub way: Way,
     /// Whether kernels beside products may use subgroups, where their size and the variant suit that.
     pub rows_in_subgroups: bool,
+    /// Whether integer products may, likewise.
+    pub dots_in_subgroups: bool,
     /// Makes things.
     pub device: wgpu::Device,
     /// Takes work.
@@ -171,6 +173,12 @@ impl Opened {
     /// Whether kernels that add up over a workgroup do so in eights of lanes.
     pub fn eights(&self) -> bool {
         self.rows_in_subgroups && self.way == Way::WideSubgroup
+    }
+
+    /// How integer products are shared out.
+    pub fn dots(&self) -> Way {
+        let lanes = matches!(self.way, Way::WideSubgroup | Way::NarrowSubgroup(EIGHT..));
+        if lanes && self.dots_in_subgroups { Way::DotSubgroup } else { Way::Dot }
     }
 
     /// Uses another variant from now on, which someone has asked for.
@@ -366,7 +374,9 @@ pub fn open_within(wanted: &Device, binding: u64) -> Result<Opened> {
     let (taken, needed) = (AtomicU64::default(), AtomicU64::default());
     let (variant, why) = (description.variant, description.why.clone());
     let way = Way::Wide;
-    let mut opened = Opened { description, way, rows_in_subgroups: true, device, queue, faults, taken, needed };
+    let (rows_in_subgroups, dots_in_subgroups) = (true, true);
+    let mut opened =
+        Opened { description, way, rows_in_subgroups, dots_in_subgroups, device, queue, faults, taken, needed };
     opened.change(variant, why)?;
     Ok(opened)
 }

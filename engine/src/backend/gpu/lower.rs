@@ -162,6 +162,8 @@ pub struct Lower<'a> {
     buffers: &'a Buffers,
     options: &'a GpuOptions,
     way: Way,
+    /// The same of integer products.
+    dots: Way,
     /// Lanes of every subgroup, where kernels for them are to be used.
     subgroup: Option<usize>,
     /// Whether kernels that add up over a workgroup do so in eights of lanes.
@@ -199,12 +201,12 @@ impl<'a> Lower<'a> {
     /// # Errors
     /// The device has no room, or refuses a kernel.
     pub fn all(gpu: &Opened, plan: &'a Plan, buffers: &'a Buffers, options: &'a GpuOptions) -> Result<Lowered> {
-        let (way, subgroup, eights) = (gpu.way, gpu.subgroup(), gpu.eights());
+        let (way, dots, subgroup, eights) = (gpu.way, gpu.dots(), gpu.subgroup(), gpu.eights());
         let runs = merge::products(plan.graph());
         let followers = runs.iter().flat_map(|run| run[1..].iter().copied()).collect();
         let runs = runs.into_iter().map(|run| (run[0], run)).collect();
         let (wanted, ends) = (vec![], vec![]);
-        let mut lower = Lower { plan, buffers, options, way, subgroup, eights, wanted, ends, runs, followers };
+        let mut lower = Lower { plan, buffers, options, way, dots, subgroup, eights, wanted, ends, runs, followers };
         for step in plan.steps() {
             match step.kind {
                 StepKind::Op(op) => {

@@ -110,16 +110,25 @@ fn beside_products(gpu: &Opened, half: bool) -> Vec<Kernel> {
     }
 }
 
-/// Tests the integer products of some formats, for which there are no other kernels.
-fn dots(gpu: &Opened, formats: &[Format], folder: &Path) -> Result<Vec<Check>> {
-    let products = formats.iter().flat_map(|&f| COLUMNS.map(|columns| (f, columns)));
-    let products = products.map(|(format, columns)| Kernel::MatMul { format, columns, way: Way::Dot });
-    let quantize = (!formats.is_empty()).then_some(Kernel::Quantize);
-    let mut kept = Kept::open(gpu, folder);
-    let all: Vec<Check> =
-        quantize.into_iter().chain(products).map(|kernel| kept.check(gpu, kernel)).collect::<Result<_>>()?;
+/// Tests the integer products of some formats, and takes those without subgroups where others are off.
+fn dots(gpu: &mut Opened, formats: &[Format], folder: &Path) -> Result<Vec<Check>> {
+    let (mut kept, mut all) = (Kept::open(gpu, folder), vec![]);
+    if !formats.is_empty() {
+        all.push(kept.check(gpu, Kernel::Quantize)?);
+    }
+    loop {
+        let (before, way) = (all.len(), gpu.dots());
+        for (&format, columns) in formats.iter().flat_map(|format| COLUMNS.map(|columns| (format, columns))) {
+            all.push(kept.check(gpu, Kernel::MatMul { format, columns, way })?);
+        }
+        if way == Way::Dot || all[before..].iter().all(|check| check.good) {
+            break;
+        }
+        gpu.dots_in_subgroups = false;
+    }
     kept.save();
-    match all.iter().find(|check| !check.good) {
+    let needed = |check: &&Check| !check.good && (gpu.dots_in_subgroups || !check.kernel.contains("-dot-sub-"));
+    match all.iter().find(needed) {
         Some(bad) => Err(wrong(gpu, bad, "or use --precision f32")),
         None => Ok(all),
     }

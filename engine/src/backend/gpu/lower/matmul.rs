@@ -4,7 +4,7 @@ use super::{Extent, Lower, Wanted};
 use crate::graph::{Op, Rows, ValueId};
 use crate::plan::{Precision, integer_product};
 use shaders::layout::{GROUP, LANES};
-use shaders::{ACT_QUADS, COLUMNS, Kernel, NONE, ROW_WG, Way, ops};
+use shaders::{ACT_QUADS, COLUMNS, Kernel, NONE, ROW_WG, ops};
 
 /// Lanes that make the codes of a group.
 const LANES_OF_GROUP: usize = 8;
@@ -44,7 +44,7 @@ impl Lower<'_> {
         let [third, third_out, third_bias, third_width] = last;
         let info = &self.plan.graph().weights[weight.0 as usize];
         let (way, x) = match integer_product(info.format, self.plan.limits().precision) {
-            true => (Way::Dot, self.acts(x)),
+            true => (self.dots, self.acts(x)),
             false => (self.way.of_row(info.k), self.at(x)),
         };
         for part in self.parts(weight) {

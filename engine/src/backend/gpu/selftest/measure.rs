@@ -120,7 +120,7 @@ fn product(gpu: &Opened, format: Format, columns: usize, way: Way) -> Result<f64
     }
     let mut arena: Vec<f32> = (0..n * k).map(|i| random(i + 7)).collect();
     let mut x: Vec<f64> = arena.iter().map(|x| f64::from(*x)).collect();
-    if way == Way::Dot {
+    if way.is_dot() {
         let (words, values) = codes(&arena);
         (arena, x) = (bytemuck::pod_collect_to_vec(&words), values);
     }
