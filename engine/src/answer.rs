@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::request::{Constraint, Finish, Request};
-use crate::sampler::{Best, Sampled, Sampler};
+use crate::sampler::{Best, Sampled, Sampler, Wants};
 use crate::tokenizer::{Detokenizer, StopStrings, Tokenizer};
 use std::sync::Arc;
 
@@ -46,12 +46,21 @@ impl Answer {
         })
     }
 
-    /// Whether the largest logit alone says what comes next.
-    pub fn wants_best(&self) -> bool {
-        self.constraint.is_none() && self.sampler.wants_best()
+    /// What says which token comes next.
+    pub fn wants(&self) -> Wants {
+        if self.constraint.is_none() { self.sampler.wants() } else { Wants::Row }
     }
 
-    /// As [`Answer::next`], where [`Answer::wants_best`].
+    /// As [`Answer::next`], of the largest logits alone, where [`Answer::wants`] no more.
+    ///
+    /// # Errors
+    /// As [`Answer::next`].
+    pub fn next_top(&mut self, top: &[(u32, f32)]) -> Result<Step> {
+        let drawn = self.sampler.sample_top(top, self.tokenizer.n_vocab())?;
+        self.step(drawn)
+    }
+
+    /// As [`Answer::next`], of the largest logit alone, where [`Answer::wants`] no more.
     ///
     /// # Errors
     /// As [`Answer::next`].

@@ -4,6 +4,7 @@
 //! made once with room for the largest batch and refilled for every step.
 
 use crate::kv::PAGE;
+use crate::sampler::Wants;
 use std::ops::Range;
 
 /// Consecutive tokens of one sequence.
@@ -51,8 +52,9 @@ pub struct Batch {
     copies: Vec<PageCopy>,
     /// Strengths of the adapters, those of a token after the other's.
     strengths: Vec<f32>,
-    /// Outputs of which only the largest logit is wanted.
+    /// Outputs of which only the largest logit is wanted, and of which the largest few are enough.
     best: usize,
+    few: usize,
 }
 
 impl Batch {
@@ -69,6 +71,7 @@ impl Batch {
             copies: Vec::new(),
             strengths: Vec::new(),
             best: 0,
+            few: 0,
         }
     }
 
@@ -83,7 +86,7 @@ impl Batch {
         self.tables.clear();
         self.copies.clear();
         self.strengths.clear();
-        self.best = 0;
+        (self.best, self.few) = (0, 0);
     }
 
     /// Adds the next tokens of a sequence, which has `start` tokens in the cache and owns `pages`, enough for all.
@@ -118,14 +121,26 @@ impl Batch {
         self.strengths.extend(std::iter::repeat_n(strengths, tokens).flatten());
     }
 
-    /// Says that of `outputs` that were added last only the largest logit is wanted.
-    pub fn want_best(&mut self, outputs: usize) {
-        self.best += outputs;
+    /// Says what is wanted of the logits of `outputs` that were added last: whole rows where nothing is said.
+    pub fn want(&mut self, wants: Wants, outputs: usize) {
+        match wants {
+            Wants::Row => {}
+            Wants::Top => self.few += outputs,
+            Wants::Best => {
+                self.best += outputs;
+                self.few += outputs;
+            }
+        }
     }
 
-    /// Whether only the largest logit of every output is wanted.
-    pub fn wants_best(&self) -> bool {
-        self.best > 0 && self.best == self.outputs.len()
+    /// What is wanted of every output at most.
+    pub fn wants(&self) -> Wants {
+        match self.outputs.len() {
+            0 => Wants::Row,
+            n if n == self.best => Wants::Best,
+            n if n == self.few => Wants::Top,
+            _ => Wants::Row,
+        }
     }
 
     /// How strong an adapter is for a token; 0 where nothing was said.

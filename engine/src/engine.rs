@@ -14,6 +14,7 @@ use crate::placement::{MemoryPlan, Parts};
 use crate::plan::Precision;
 use crate::probe::Probe;
 use crate::request::{Event, Request, Sink};
+use crate::sampler::Wants;
 use crate::scheduler::{self, Results, Scheduler};
 use crate::source::Source;
 use crate::spec::Spec;
@@ -443,9 +444,10 @@ fn serve(mut scheduler: Scheduler, mut backend: Box<dyn Backend>, inbox: &Receiv
             // All that waited or ran was cancelled.
             continue;
         }
-        let results = match batch.wants_best() && backend.gives_best() {
-            true => backend.best(&batch).map(Results::Best),
-            false => pollster::block_on(backend.run(&batch)).map(Results::Rows),
+        let results = match batch.wants() {
+            Wants::Best if backend.gives(Wants::Best) => backend.best(&batch).map(Results::Best),
+            Wants::Best | Wants::Top if backend.gives(Wants::Top) => backend.top(&batch).map(Results::Top),
+            _ => pollster::block_on(backend.run(&batch)).map(Results::Rows),
         };
         match results {
             Ok(results) => scheduler.commit(results, now()),

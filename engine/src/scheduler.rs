@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::kv::{KvCache, PAGE, Sequence};
 use crate::pace::Pace;
 use crate::request::{Event, Finish, Request, Sink, Timings};
-use crate::sampler::Best;
+use crate::sampler::{Best, MOST_CANDIDATES};
 use crate::tokenizer::Tokenizer;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
@@ -85,7 +85,9 @@ struct Room {
 pub enum Results<'a> {
     /// A row of logits for each output.
     Rows(&'a [f32]),
-    /// The largest logit of each output, where [`Batch::wants_best`].
+    /// The [`MOST_CANDIDATES`] largest logits of each output with their tokens, where [`Batch::wants`] no more.
+    Top(&'a [(u32, f32)]),
+    /// The largest logit of each output, where [`Batch::wants`] no more.
     Best(&'a [Best]),
 }
 
@@ -97,6 +99,7 @@ impl<'a> Results<'a> {
                 let n = rows.len().checked_div(all).unwrap_or(0);
                 Results::Rows(&rows[outputs.start * n..outputs.end * n])
             }
+            Results::Top(top) => Results::Top(&top[outputs.start * MOST_CANDIDATES..outputs.end * MOST_CANDIDATES]),
             Results::Best(best) => Results::Best(&best[outputs]),
         }
     }
@@ -423,8 +426,8 @@ impl Running {
         room.tokens -= n;
         room.outputs -= wanted.len();
         batch.push(&self.tokens[done..done + n], done, self.seq.pages(), wanted);
-        if self.request.observer.is_none() && self.answer.wants_best() {
-            batch.want_best(self.outputs.len());
+        if self.request.observer.is_none() {
+            batch.want(self.answer.wants(), self.outputs.len());
         }
         batch.adapt(self.request.adapters.as_deref().unwrap_or_default());
     }
@@ -458,6 +461,7 @@ impl Running {
         }
         let next = match own {
             Results::Best(&[.., best]) => self.answer.next_best(best),
+            Results::Top(top) => self.answer.next_top(&top[top.len().saturating_sub(MOST_CANDIDATES)..]),
             _ => self.answer.next(&rows[rows.len() - n_vocab..], &self.tokens),
         };
         match next {

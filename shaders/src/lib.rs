@@ -17,7 +17,7 @@ mod table;
 pub use layout::Layout;
 pub use table::{
     ACT_QUADS, Act, BLOCKS, COLUMNS, EIGHT, Kernel, MAX_EXPERTS, MAX_HEAD, PAGE, QUERIES, ROW_WG, Reducing, SLICES,
-    SUBGROUPS, Way,
+    SUBGROUPS, TOP, Way,
 };
 
 /// The parameters of each kernel, as its WGSL has them, and what each kernel binds.

@@ -10,8 +10,12 @@ pub const PAGE: usize = 32;
 pub const MAX_HEAD: usize = 1024;
 /// Most experts of a layer that routing has room for.
 pub const MAX_EXPERTS: usize = 512;
-/// Slices of a row that [`Kernel::Best`] is shared out by.
+/// Slices of a row that [`Kernel::Best`] and [`Kernel::Topk`] are shared out by.
 pub const SLICES: usize = 16;
+/// Logits of a row that [`Kernel::Topk`] finds.
+pub const TOP: usize = 64;
+/// Invocations of [`Kernel::Topk`]: one for each value of eight bits.
+const TOP_WG: usize = 256;
 /// Queries that [`Kernel::AttentionNarrow`] takes at once.
 pub const QUERIES: usize = 4;
 /// Subgroups that kernels for adapters that are CPUs are made for.
@@ -227,6 +231,11 @@ pub enum Kernel {
         /// Whether it takes the results of slices, not a slice.
         merge: bool,
     },
+    /// The [`TOP`] largest of wanted rows.
+    Topk {
+        /// Whether it takes the results of slices, not a slice.
+        merge: bool,
+    },
     /// A measurement of what an adapter does at most.
     Roof {
         /// Whether it reads memory, not computes.
@@ -267,6 +276,7 @@ impl Kernel {
         all.extend(Act::ALL.map(Kernel::Act));
         all.extend(Act::ALL.map(Kernel::GatedAct));
         all.extend([false, true].map(|merge| Kernel::Best { merge }));
+        all.extend([false, true].map(|merge| Kernel::Topk { merge }));
         all.extend([true, false].map(|read| Kernel::Roof { read }));
         for half in [true, false] {
             all.extend([Kernel::RopeStore { half }, Kernel::Attention { half }]);
@@ -312,6 +322,7 @@ impl Kernel {
             Kernel::GatedAct(_) | Kernel::ClampedGlu => "gated_act",
             Kernel::Gather => "gather",
             Kernel::Best { .. } => "best",
+            Kernel::Topk { .. } => "topk",
             Kernel::Roof { .. } => "roof",
             Kernel::RopeStore { .. } => "rope_store",
             Kernel::Attention { .. } => "attention",
@@ -339,6 +350,7 @@ impl Kernel {
             }
             Kernel::RmsNormNarrow(subgroup) => format!("rms-norm-narrow-sub{subgroup}"),
             Kernel::Best { merge: true } => "best-merge".into(),
+            Kernel::Topk { merge: true } => "topk-merge".into(),
             Kernel::Roof { read } => if read { "roof-read" } else { "roof-f32" }.into(),
             one => one.file().replace('_', "-"),
         }
@@ -377,6 +389,7 @@ impl Kernel {
             Kernel::MatMul { way, .. } => way.invocations(),
             Kernel::Experts { .. } => Way::Wide.invocations(),
             Kernel::AttentionNarrow { subgroup, .. } | Kernel::RmsNormNarrow(subgroup) => subgroup,
+            Kernel::Topk { .. } => TOP_WG,
             _ => ROW_WG,
         }
     }
@@ -423,6 +436,11 @@ impl Kernel {
                 set("SUB", subgroup);
             }
             Kernel::Roof { read } => set("READ", usize::from(read)),
+            Kernel::Topk { merge } => {
+                set("SLICES", SLICES);
+                set("K", TOP);
+                set("MERGE", usize::from(merge));
+            }
             Kernel::Best { merge } => {
                 set("QUADWISE", 1);
                 set("SLICES", SLICES);

@@ -5,6 +5,7 @@
 // Bytes: the row once, a warp reading 512 bytes side by side; 16 slices a row, so that one row of a large vocabulary has
 // 1024 invocations. Expected: a few microseconds, against the read-back of the row that it saves. EIGHTS: 2 barriers, not 7.
 #import step
+#import logit
 #if EIGHTS
 #import eights
 #end
@@ -26,20 +27,6 @@ var<workgroup> tokens: array<u32, 8>;
 var<workgroup> keys: array<u32, $WG>;
 var<workgroup> tokens: array<u32, $WG>;
 #end
-
-// Larger for larger logits and largest for NaN; 0 for -inf.
-fn key_of(logit: f32) -> u32 {
-    let bits = bitcast<u32>(logit);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) {
-        return 0xffffffffu;
-    }
-    if (bits == 0xff800000u) {
-        return 0u;
-    }
-    // Both zeros are one number.
-    let sound = select(bits, 0u, bits == 0x80000000u);
-    return select(sound | 0x80000000u, ~sound, sound > 0x80000000u);
-}
 
 #if EIGHTS
 // The best of eight neighbouring lanes, in every one of them.

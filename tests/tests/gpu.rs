@@ -275,21 +275,34 @@ fn gemma3_gives_the_exact_answers() {
     golden("gemma3:270m", "gemma3-270m");
 }
 
-/// The largest logit that the device finds is that of the row: the same tokens, whether someone looks at rows or not.
+/// The largest logit that the device finds is that of the row, and so are the largest few: the same tokens, whether someone
+/// looks at rows or not, and whatever is drawn beside them.
 #[test]
 fn a_device_chooses_the_token_that_its_row_says() {
     let (adapters, _busy) = obtain();
     let model = Model::llama(41);
     let (bytes, prompt) = (model.bytes(), prompt(&model, 20));
     for adapter in &adapters {
-        let engine = Engine::from_bytes(&bytes, &options(Device::Index(adapter.index))).expect("a sound model");
-        let seen = observe(&engine, &prompt, 0, 30, digest).expect("an answer");
-        let mut request = Request::new(prompt.clone(), Params::greedy());
-        (request.max_tokens, request.ignore_eog) = (Some(30), true);
-        let events = engine.submit(request);
-        let unseen: Vec<u32> =
-            events.iter().filter_map(|e| if let Event::Token { id, .. } = e { Some(id) } else { None }).collect();
-        assert_eq!(unseen, seen.generated, "on {}", adapter.name);
+        let load = |sequences| Options { sequences, ..options(Device::Index(adapter.index)) };
+        let engine = Engine::from_bytes(&bytes, &load(2)).expect("a sound model");
+        let submit = |sampling: &Params, watched: bool| {
+            let mut request = Request::new(prompt.clone(), sampling.clone());
+            (request.max_tokens, request.ignore_eog) = (Some(30), true);
+            request.observer = watched.then(|| Box::new(|_: usize, _: &[f32]| ()) as engine::request::Observer);
+            engine.submit(request)
+        };
+        let tokens = |events: std::sync::mpsc::Receiver<Event>| -> Vec<u32> {
+            events.iter().filter_map(|e| if let Event::Token { id, .. } = e { Some(id) } else { None }).collect()
+        };
+        let drawn = Params { temperature: 1.5, seed: Some(9), ..Params::default() };
+        let [greedy, few] = [Params::greedy(), drawn].map(|sampling| (tokens(submit(&sampling, true)), sampling));
+        assert!(greedy.0.len() == 30 && greedy.0 != few.0, "on {}", adapter.name);
+        for (expected, sampling) in [&greedy, &few] {
+            assert_eq!(&tokens(submit(sampling, false)), expected, "{sampling:?} on {}", adapter.name);
+        }
+        let beside = submit(&greedy.1, false);
+        assert_eq!(tokens(submit(&few.1, false)), few.0, "beside another on {}", adapter.name);
+        assert_eq!(tokens(beside), greedy.0, "beside another on {}", adapter.name);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What goes wrong on a device: too little room, a device that is lost, batches that it cannot take. Each is an error with
 //! the numbers, never a panic, and the process goes on with another device.
 
+use engine::backend::gpu::GpuBackend;
 use engine::backend::gpu::adapter::{Opened, open_within};
 use engine::{Device, Engine, KvType, Options, Precision};
 use tests::golden::read_fixture;
@@ -34,8 +35,34 @@ fn weights_beyond_a_binding_are_cut() {
                 logits(&mut backend, &TOKENS).unwrap_or_else(|error| panic!("{error}"))
             };
             let whole = run(u64::MAX);
-            let cut = run(40 << 10);
+            let cut = run(48 << 10);
             assert!(whole.iter().zip(&cut).all(|(a, b)| a.to_bits() == b.to_bits()), "{name} on {}", a.name);
+        }
+    }
+}
+
+/// Everything that a step needs is there after the first at the latest: later steps, of any size, make and give back
+/// nothing.
+#[test]
+fn a_step_makes_nothing() {
+    let (adapters, _busy) = obtain();
+    let bytes = Model::llama(3).bytes();
+    let tokens: Vec<u32> = (0..40).map(|i| i * 3).collect();
+    for a in &adapters {
+        let mut backend = load(open(a.index, u64::MAX), &bytes, 40).unwrap_or_else(|error| panic!("{error}"));
+        let held = |backend: &GpuBackend| {
+            let report = backend.opened().device.generate_allocator_report();
+            report.map(|r| (r.allocations.len(), r.total_allocated_bytes, r.total_reserved_bytes))
+        };
+        // As much as was said before, but for the ends of buffers.
+        let [taken, planned] = backend.opened().taken();
+        assert!((planned..planned + 16 * 256).contains(&taken), "{}: {taken} bytes, planned {planned}", a.name);
+        logits(&mut backend, &tokens[..1]).unwrap_or_else(|error| panic!("{error}"));
+        let before = held(&backend);
+        assert!(before.is_some() || a.api != "vulkan", "{}: no report", a.name);
+        for n in [4, 40, 7, 1] {
+            logits(&mut backend, &tokens[..n]).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(held(&backend), before, "on {} ({}), after {n} tokens", a.name, a.api);
         }
     }
 }

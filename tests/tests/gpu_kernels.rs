@@ -5,7 +5,7 @@ use engine::backend::gpu::adapter::Opened;
 use engine::backend::gpu::probe::{Memory, run};
 use gguf::Format;
 use shaders::layout::ALL;
-use shaders::{ACT_QUADS, Act, COLUMNS, Kernel, NONE, ROW_WG, Reducing, SLICES, SUBGROUPS, Way, ops};
+use shaders::{ACT_QUADS, Act, COLUMNS, Kernel, NONE, ROW_WG, Reducing, SLICES, SUBGROUPS, TOP, Way, ops};
 use tests::gpu::{
     FUNCTION, HALVES, PRODUCT, SENTINEL, activation, can, compare, done, floats, matrix, on_every_adapter, quantized,
     step,
@@ -422,4 +422,62 @@ fn the_largest_of_rows() {
         }
         failures
     });
+}
+
+/// The largest few of rows as the sampler takes them: of equals the lowest tokens, numbers that are none first of all, and
+/// no more than there are.
+#[test]
+fn the_largest_few_of_rows() {
+    let mut random = Random::new(78);
+    let (low, nan) = (f32::NEG_INFINITY, f32::NAN);
+    // Rows that end inside a slice, rows of less than what is wanted, and one of several thousands.
+    for width in [1037, 30, 5000] {
+        let plain = floats(&mut random, width);
+        let with = |edit: &dyn Fn(usize, f32) -> f32| -> Vec<f32> {
+            plain.iter().enumerate().map(|(i, &x)| edit(i, x)).collect()
+        };
+        let rows = [
+            plain.clone(),
+            // All equal; some equal at the edge of what is wanted; most banned.
+            vec![1.5; width],
+            with(&|_, x| (x * 8.0).round()),
+            with(&|i, x| if i % 97 == 5 { x } else { low }),
+            vec![low; width],
+            with(&|i, x| if i % 7 == 3 { nan } else { x }),
+            with(&|i, x| if i == 2 { f32::INFINITY } else { x }),
+            with(&|i, _| if i % 2 == 0 { -0.0 } else { 0.0 }),
+            with(&|_, x| x * 1e-40),
+        ];
+        let expected = rows.clone().map(|row| {
+            let rank = |x: f32| if x.is_nan() { f64::INFINITY } else { f64::from(x).min(1e300) };
+            let mut order: Vec<usize> = (0..width).filter(|&i| row[i] != low).collect();
+            order.sort_by(|&a, &b| rank(row[b]).partial_cmp(&rank(row[a])).expect("numbers").then(a.cmp(&b)));
+            order.truncate(TOP);
+            let mut pairs: Vec<[u32; 2]> = order.into_iter().map(|i| [i as u32, row[i].to_bits()]).collect();
+            pairs.sort_unstable();
+            pairs
+        });
+        let (n, arena) = (rows.len(), rows.concat());
+        let op = ops::Topk { x: 0, width: width as u32, out: 0, slices: (n * TOP * 2) as u32 };
+        on_every_adapter(&|gpu| {
+            let (tables, mut results) = (step(n, &[]), vec![0; n * TOP * 2 * (1 + SLICES) + 1]);
+            for (merge, others) in [(false, SLICES as u32), (true, 1)] {
+                let op = bytemuck::bytes_of(&op);
+                let memory = Memory { tables: &tables, op, arena: &arena, cache: &results, ..Memory::default() };
+                results = done(gpu, Kernel::Topk { merge }, &memory, [n as u32, others]).cache;
+            }
+            let found = results.chunks(TOP * 2).map(|row| {
+                let mut pairs: Vec<[u32; 2]> = row.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect();
+                pairs.retain(|pair| pair[0] != NONE);
+                pairs.sort_unstable();
+                pairs
+            });
+            let wrong = found.zip(&expected).enumerate().filter(|(_, (found, expected))| found != *expected);
+            let mut failures: Vec<String> = wrong
+                .map(|(i, (found, expected))| format!("row {i} of {width}: {found:x?}, expected {expected:x?}"))
+                .collect();
+            failures.extend((results[results.len() - 1] != 0).then(|| "topk wrote behind its output".to_string()));
+            failures
+        });
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::batch::Batch;
 use crate::error::{Error, Result};
-use crate::sampler::Best;
+use crate::sampler::{Best, Wants};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -80,14 +80,22 @@ pub trait Backend: Send {
     /// # Errors
     /// As those of a step.
     fn operation(&mut self, batch: &Batch, index: usize) -> Result<Vec<Written>>;
-    /// Whether it finds the largest logits itself, so that rows need not leave the device.
-    fn gives_best(&self) -> bool {
-        false
+    /// Whether it finds what is wanted of rows of logits itself, so that they need not leave the device.
+    fn gives(&self, wants: Wants) -> bool {
+        wants == Wants::Row
+    }
+    /// Computes a batch: of each of its outputs the largest logits with their tokens, as
+    /// [`sample_top`](crate::sampler::Sampler::sample_top) takes them.
+    ///
+    /// # Errors
+    /// As those of [`Backend::run`]; a backend that does not [`give`](Backend::gives) them always fails.
+    fn top<'a>(&'a mut self, _batch: &'a Batch) -> Result<&'a [(u32, f32)]> {
+        Err(Error::Internal("this backend gives rows of logits".into()))
     }
     /// Computes a batch: the largest logit of each of its outputs.
     ///
     /// # Errors
-    /// As those of [`Backend::run`]; a backend without [`Backend::gives_best`] always fails.
+    /// As those of [`Backend::run`]; a backend that does not [`give`](Backend::gives) it always fails.
     fn best<'a>(&'a mut self, _batch: &'a Batch) -> Result<&'a [Best]> {
         Err(Error::Internal("this backend gives rows of logits".into()))
     }

@@ -1,4 +1,4 @@
-//! The workers, and the memory that they share: the only unsafe code of the engine.
+//! The workers, and the memory that they share. With that and one call in `gpu::cache` the unsafe code of the engine ends.
 //!
 //! A forward pass is one [`Pool::pass`]: a list of **stages**, each cut into **pieces**. Whoever is free takes the next
 //! piece of the open stage; who ends the last piece opens the next stage. So a stage waits for its pieces, never for a

@@ -6,7 +6,7 @@
 use super::{Backend, Info, KernelTime, Logits, Reach, Replay, Written};
 use crate::batch::Batch;
 use crate::error::Result;
-use crate::sampler::Best;
+use crate::sampler::{Best, Wants};
 
 /// Two backends, one after the other.
 pub struct Split {
@@ -41,8 +41,12 @@ impl Backend for Split {
         }))
     }
 
-    fn gives_best(&self) -> bool {
-        self.parts[1].gives_best()
+    fn gives(&self, wants: Wants) -> bool {
+        self.parts[1].gives(wants)
+    }
+
+    fn top<'a>(&'a mut self, batch: &'a Batch) -> Result<&'a [(u32, f32)]> {
+        self.handed(batch)?.top(batch)
     }
 
     fn best<'a>(&'a mut self, batch: &'a Batch) -> Result<&'a [Best]> {

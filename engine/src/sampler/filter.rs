@@ -83,6 +83,15 @@ pub(super) fn top_k(row: &[f32], k: usize, out: &mut Vec<Candidate>) {
     out.sort_unstable_by(Candidate::best_first);
 }
 
+/// The `k` best of some tokens and logits that are not banned, best first.
+pub(super) fn of_pairs(pairs: &[(u32, f32)], k: usize, out: &mut Vec<Candidate>) {
+    out.clear();
+    let tokens = pairs.iter().filter(|(_, logit)| *logit > f32::NEG_INFINITY);
+    out.extend(tokens.map(|&(id, logit)| Candidate::new(id, logit)));
+    keep_best(out, k);
+    out.sort_unstable_by(Candidate::best_first);
+}
+
 /// Leaves the `k` best; the k-th of them is last.
 fn keep_best(candidates: &mut Vec<Candidate>, k: usize) {
     if k < candidates.len() {

@@ -65,6 +65,20 @@ pub enum Best {
     Nothing,
 }
 
+/// Logits of a row that [`Sampler::sample_top`] takes.
+pub const MOST_CANDIDATES: usize = 64;
+
+/// How much of a row of logits a draw needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// All of it.
+    Row,
+    /// The [`MOST_CANDIDATES`] largest logits.
+    Top,
+    /// The largest logit.
+    Best,
+}
+
 /// A drawn token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampled {
@@ -106,13 +120,45 @@ impl Sampler {
         &self.params
     }
 
-    /// Whether a draw is fixed by the largest logit alone.
-    pub fn wants_best(&self) -> bool {
-        self.params.temperature == 0.0 && self.params.n_probs.is_none() && !edit::needed(&self.params)
+    /// What the next draw needs.
+    pub fn wants(&self) -> Wants {
+        let whole = self.params.n_probs.is_some() || edit::needed(&self.params);
+        match self.most() {
+            Some(1) if !whole && self.params.temperature == 0.0 => Wants::Best,
+            Some(k) if !whole && k <= MOST_CANDIDATES => Wants::Top,
+            _ => Wants::Row,
+        }
+    }
+
+    /// Logits that the first filter leaves; none where it leaves all.
+    fn most(&self) -> Option<usize> {
+        match (self.params.temperature, self.params.top_k as usize) {
+            (0.0, _) => Some(1),
+            (_, 0) => None,
+            (_, k) => Some(k.max(self.min_keep())),
+        }
+    }
+
+    fn min_keep(&self) -> usize {
+        self.params.min_keep.max(1) as usize
+    }
+
+    /// What [`Sampler::sample`] draws from a row of `vocabulary` logits of which these are the [`MOST_CANDIDATES`] largest,
+    /// of equals those of the lowest tokens, in any order, where [`Sampler::wants`] no more. Tokens at -inf stand for none.
+    ///
+    /// # Errors
+    /// [`Error::NotANumber`] and [`Error::NoCandidate`].
+    pub fn sample_top(&mut self, top: &[(u32, f32)], vocabulary: usize) -> Result<Sampled, Error> {
+        if let Some(id) = top.iter().filter(|(_, logit)| logit.is_nan()).map(|(id, _)| *id as usize).min() {
+            return Err(Error::NotANumber { id });
+        }
+        let most = self.most().unwrap_or(MOST_CANDIDATES);
+        filter::of_pairs(top, most, &mut self.candidates);
+        Ok(Sampled { id: self.choose(vocabulary)?, logprob: None })
     }
 
     /// What [`Sampler::sample`] draws from a row of `vocabulary` logits with this largest one, where
-    /// [`Sampler::wants_best`].
+    /// [`Sampler::wants`] no more.
     ///
     /// # Errors
     /// [`Error::NotANumber`] and [`Error::NoCandidate`].
@@ -168,16 +214,20 @@ impl Sampler {
 
     /// Filters the edited row and draws.
     fn draw(&mut self, row: &[f32]) -> Result<u32, Error> {
-        let Params { temperature, top_k, top_p, min_p, typical_p, min_keep, .. } = self.params;
-        let min_keep = min_keep.max(1) as usize;
-        let candidates = &mut self.candidates;
-        if temperature == 0.0 {
-            filter::top_k(row, 1, candidates);
-            return candidates.first().map(|best| best.id).ok_or(Error::NoCandidate { vocabulary: row.len() });
+        match self.most() {
+            None => filter::all(row, &mut self.candidates),
+            Some(k) => filter::top_k(row, k, &mut self.candidates),
         }
-        match top_k as usize {
-            0 => filter::all(row, candidates),
-            k => filter::top_k(row, k.max(min_keep), candidates),
+        self.choose(row.len())
+    }
+
+    /// Filters what the first filter left of a row of `vocabulary` logits and draws.
+    fn choose(&mut self, vocabulary: usize) -> Result<u32, Error> {
+        let Params { temperature, top_p, min_p, typical_p, .. } = self.params;
+        let (min_keep, candidates) = (self.min_keep(), &mut self.candidates);
+        let Some(best) = candidates.first() else { return Err(Error::NoCandidate { vocabulary }) };
+        if temperature == 0.0 {
+            return Ok(best.id);
         }
         if typical_p < 1.0 || top_p < 1.0 {
             filter::weigh(candidates);
@@ -190,9 +240,6 @@ impl Sampler {
         }
         if min_p > 0.0 {
             filter::min_p(candidates, min_p, min_keep);
-        }
-        if candidates.is_empty() {
-            return Err(Error::NoCandidate { vocabulary: row.len() });
         }
         Ok(self.pick(f64::from(temperature)))
     }

@@ -141,6 +141,47 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    /// Whoever has the largest logits alone draws what the row would give, and uses up the same random numbers.
+    #[test]
+    fn the_largest_logits_draw_what_the_row_does(params in any_params(), row in any_row(), greedy: bool) {
+        let temperature = if greedy { 0.0 } else { params.temperature };
+        let params = Params { temperature, repeat_last_n: 0, top_k: params.top_k % 70, ..params };
+        let mut order: Vec<(u32, f32)> = (0..).zip(row.iter().copied()).collect();
+        order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        order.truncate(MOST_CANDIDATES);
+        order.resize(MOST_CANDIDATES, (u32::MAX, f32::NEG_INFINITY));
+        order.reverse();
+        let [mut whole, mut few] = [(); 2].map(|()| Sampler::new(params.clone(), 5).unwrap());
+        let enough = greedy || params.top_k > 0 && params.top_k <= 64;
+        prop_assert_eq!(whole.wants() != Wants::Row, enough);
+        for _ in 0..if enough { 5 } else { 0 } {
+            prop_assert_eq!(few.sample_top(&order, row.len()), whole.sample(&row, &[]));
+        }
+    }
+}
+
+#[test]
+fn what_a_draw_needs_depends_on_the_chain() {
+    let wants = |params: Params| Sampler::new(params, 0).unwrap().wants();
+    assert_eq!(wants(Params::greedy()), Wants::Best);
+    assert_eq!(wants(Params::default()), Wants::Top);
+    assert_eq!(wants(Params { top_k: 65, ..Params::default() }), Wants::Row);
+    assert_eq!(wants(Params { min_keep: 65, ..Params::default() }), Wants::Row);
+    assert_eq!(wants(off()), Wants::Row);
+    for params in [Params::default(), Params::greedy()] {
+        assert_eq!(wants(Params { n_probs: Some(1), ..params.clone() }), Wants::Row);
+        assert_eq!(wants(Params { repeat_penalty: 1.1, ..params.clone() }), Wants::Row);
+        assert_eq!(wants(Params { logit_bias: vec![(1, 2.0)], ..params }), Wants::Row);
+    }
+    let mut sampler = Sampler::new(Params::default(), 0).unwrap();
+    let top = [(7, 1.0), (3, f32::NAN), (9, f32::NAN)];
+    assert_eq!(sampler.sample_top(&top, 20), Err(Error::NotANumber { id: 3 }));
+    assert_eq!(sampler.sample_top(&[(7, f32::NEG_INFINITY)], 20), Err(Error::NoCandidate { vocabulary: 20 }));
+}
+
 #[test]
 fn greedy_takes_the_lowest_id_of_a_tie() {
     assert_eq!(draw(Params::greedy(), &[1.0, 5.0, 5.0, 4.0]), Ok(1));

@@ -24,8 +24,12 @@ const NEEDED: [Need; 5] = [
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Features that kernels or measurements make use of where they are there.
-const USED: [(Features, &str); 3] =
-    [(Features::SUBGROUP, "subgroups"), (Features::SHADER_F16, "f16"), (Features::TIMESTAMP_QUERY, "timestamps")];
+const USED: [(Features, &str); 4] = [
+    (Features::SUBGROUP, "subgroups"),
+    (Features::SHADER_F16, "f16"),
+    (Features::TIMESTAMP_QUERY, "timestamps"),
+    (Features::PIPELINE_CACHE, "pipeline-cache"),
+];
 
 fn instance() -> Instance {
     let backends = Backends::VULKAN | Backends::METAL | Backends::DX12 | Backends::GL;
@@ -211,6 +215,11 @@ impl Opened {
     /// Says how many bytes all buffers will take, for messages.
     pub fn announce(&self, bytes: u64) {
         self.needed.store(bytes, Relaxed);
+    }
+
+    /// Bytes of all buffers that were made, and of all that were said to be.
+    pub fn taken(&self) -> [u64; 2] {
+        [self.taken.load(Relaxed), self.needed.load(Relaxed)]
     }
 
     /// Fails with what has gone wrong.

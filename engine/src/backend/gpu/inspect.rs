@@ -1,11 +1,12 @@
 //! One operation at a time, and what it has written: a submit and a read-back for each.
 
 use super::super::written::{Memory, Written, written};
-use super::{GpuBackend, Want};
+use super::GpuBackend;
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::graph::{AttentionSpec, Rows, ValueId};
 use crate::kv::PAGE;
+use crate::sampler::Wants;
 use half::f16;
 use wgpu::{Buffer, BufferUsages};
 
@@ -13,7 +14,7 @@ impl GpuBackend {
     /// Computes one operation, all before it having been computed.
     pub(super) fn one(&mut self, batch: &Batch, index: usize) -> Result<Vec<Written>> {
         let mut encoder = self.upload(batch)?;
-        self.list(batch, Want::Rows);
+        self.list(batch, Wants::Row);
         self.runs.retain(|run| self.lowered.dispatches[run.dispatch].operation == index);
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         self.encode(&mut pass, &self.runs);

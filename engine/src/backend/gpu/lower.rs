@@ -25,6 +25,7 @@ use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op, Rows, ValueId, WeightId};
 use crate::plan::{Plan, StepKind};
+use crate::sampler::{MOST_CANDIDATES, Wants};
 use shaders::{Kernel, MAX_EXPERTS, MAX_HEAD, NONE, ROW_WG, Reducing, Way};
 use std::collections::{HashMap, HashSet};
 use wgpu::{BindGroup, Buffer};
@@ -46,6 +47,8 @@ pub struct Dispatch {
     bytes: u64,
     /// The operation of the graph that it belongs to.
     pub operation: usize,
+    /// What it is for: none where every step needs it.
+    pub finds: Option<Wants>,
 }
 
 /// What the workgroups of a dispatch are counted by.
@@ -131,11 +134,12 @@ struct Wanted<'a> {
     part: Option<&'a Part>,
     kv: Option<usize>,
     extent: Extent,
+    finds: Option<Wants>,
 }
 
 /// A plan as dispatches.
 pub struct Lowered {
-    /// All dispatches, the last [`BEST`] of which find the largest logits where [`gives_best`].
+    /// All dispatches, in order.
     pub dispatches: Vec<Dispatch>,
     /// What they bind.
     pub groups: Vec<BindGroup>,
@@ -143,17 +147,27 @@ pub struct Lowered {
     pub pipelines: Pipelines,
 }
 
-/// Dispatches that find the largest logits.
-pub const BEST: usize = 2;
+/// Dispatches that find what is wanted of rows of logits: the largest, and the largest few.
+const FINDERS: usize = 4;
 
-/// Whether the largest logits can be found on the device: rows are read by fours.
-pub fn gives_best(plan: &Plan) -> bool {
-    plan.width(plan.graph().logits).is_multiple_of(4)
+/// Most rows of a batch of which the largest few are found: more take more memory than they save.
+const MOST_ROWS: usize = 1024;
+
+/// Whether what is wanted of rows of logits can be found on the device. Rows are read by fours, and tokens have 24 bits.
+pub fn gives(plan: &Plan, wants: Wants) -> bool {
+    let width = plan.width(plan.graph().logits);
+    match wants {
+        Wants::Row => true,
+        Wants::Top => width < 1 << 24 && plan.limits().outputs <= MOST_ROWS,
+        Wants::Best => width.is_multiple_of(4),
+    }
 }
 
 /// Bytes of what is found, the results of slices behind it.
 pub fn result_bytes(plan: &Plan) -> u64 {
-    (plan.limits().outputs * (1 + 2 * shaders::SLICES) * 4) as u64
+    let each =
+        if gives(plan, Wants::Top) { (1 + shaders::SLICES) * MOST_CANDIDATES * 2 } else { 1 + 2 * shaders::SLICES };
+    (plan.limits().outputs * each * 4) as u64
 }
 
 /// Lowers a plan.
@@ -218,8 +232,11 @@ impl<'a> Lower<'a> {
                 StepKind::Quantize { x } => lower.quantize(x),
             }
         }
-        if gives_best(plan) {
+        if gives(plan, Wants::Best) {
             lower.best();
+        }
+        if gives(plan, Wants::Top) {
+            lower.top();
         }
         lower.build(gpu)
     }
@@ -263,6 +280,7 @@ impl<'a> Lower<'a> {
             part: None,
             kv: None,
             extent: Extent::Rows(rows),
+            finds: None,
         });
         let last = self.wanted.len() - 1;
         &mut self.wanted[last]

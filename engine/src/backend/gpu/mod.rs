@@ -1,8 +1,9 @@
 //! A GPU, whichever one wgpu reaches: weights in the layout of [`shaders::layout`], the plan as a list of dispatches.
 //!
 //! A step is one upload (tokens, positions, page tables, angles), one compute pass that replays the list, one submit and
-//! one read-back: of the wanted logits, or of four bytes a row where only the largest is wanted. Pipelines, bind groups
-//! and buffers are made when the model is loaded, that which uploads go through included: a step makes nothing.
+//! one read-back: of the wanted logits, of the largest few where a draw needs no more, or of four bytes a row where only
+//! the largest is wanted. Pipelines, bind groups and buffers are made when the model is loaded, that which uploads go
+//! through included: a step makes nothing.
 //!
 //! Activations are f32, or at `--precision q8` the codes of 8 bits that the processor makes too, in products with matrices
 //! of integer codes.
@@ -10,6 +11,7 @@
 //! | module | knows |
 //! | --- | --- |
 //! | [`adapter`] | which adapters there are, which one is meant |
+//! | `cache` | kernels compiled, on disk |
 //! | `weights` | how weights come to the device |
 //! | `lower` | which kernels an operation takes |
 //! | `merge` | which products are one dispatch |
@@ -23,6 +25,7 @@
 //! | `timing` | where a step's time goes |
 
 pub mod adapter;
+mod cache;
 mod inspect;
 mod lower;
 mod merge;
@@ -43,7 +46,7 @@ use crate::error::{Error, Result};
 use crate::graph::{AttentionSpec, Graph, Op};
 use crate::kv::PAGE;
 use crate::plan::Plan;
-use crate::sampler::Best;
+use crate::sampler::{Best, MOST_CANDIDATES, Wants};
 use crate::source::Source;
 use adapter::Opened;
 use lower::{Buffers, Lower, Lowered, Run};
@@ -69,7 +72,7 @@ pub struct GpuOptions {
     pub page_entries: usize,
     /// Refuse weights that are not finite.
     pub check_tensors: bool,
-    /// Where results of the kernels' tests are kept; none does not test them.
+    /// Where results of the kernels' tests are kept, and what the driver has compiled; none does neither.
     pub checks: Option<PathBuf>,
 }
 
@@ -141,21 +144,13 @@ pub struct GpuBackend {
     /// The dispatches of the current step.
     runs: Vec<Run>,
     logits: Vec<f32>,
+    top: Vec<(u32, f32)>,
     best: Vec<Best>,
     /// Elements of the KV cache in a word, and bytes of each layer's.
     per_word: usize,
     cache_bytes: Vec<u64>,
     /// What the kernels' tests gave.
     checks: Vec<Check>,
-}
-
-/// What of a step is read back.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Want {
-    /// The wanted rows of logits.
-    Rows,
-    /// The largest logit of each.
-    Best,
 }
 
 impl GpuBackend {
@@ -234,6 +229,7 @@ impl GpuBackend {
             upload,
             runs,
             logits,
+            top: vec![],
             best,
             per_word,
             cache_bytes,
@@ -275,11 +271,11 @@ impl GpuBackend {
     }
 
     /// Lists what a batch runs, in order.
-    fn list(&mut self, batch: &Batch, want: Want) {
-        let skipped = if want == Want::Rows && lower::gives_best(&self.plan) { lower::BEST } else { 0 };
-        let dispatches = &self.lowered.dispatches[..self.lowered.dispatches.len() - skipped];
+    fn list(&mut self, batch: &Batch, want: Wants) {
+        let dispatches = self.lowered.dispatches.iter().enumerate();
+        let meant = dispatches.filter(|(_, dispatch)| dispatch.finds.is_none_or(|finds| finds == want));
         self.runs.clear();
-        self.runs.extend(dispatches.iter().enumerate().filter_map(|(i, dispatch)| dispatch.run(i, batch)));
+        self.runs.extend(meant.filter_map(|(i, dispatch)| dispatch.run(i, batch)));
     }
 
     /// Encodes some runs.
@@ -297,7 +293,7 @@ impl GpuBackend {
     }
 
     /// Encodes and submits a step.
-    fn submit(&mut self, batch: &Batch, want: Want) -> Result<()> {
+    fn submit(&mut self, batch: &Batch, want: Wants) -> Result<()> {
         let limits = self.plan.limits();
         assert!(batch.tokens().len() <= limits.tokens && batch.outputs().len() <= limits.outputs, "batch too large");
         let mut encoder = self.upload(batch)?;
@@ -309,8 +305,8 @@ impl GpuBackend {
         if bytes > 0 {
             let logits = self.plan.value(self.plan.graph().logits).offset as u64;
             let (from, at) = match want {
-                Want::Rows => (&self.buffers.arena, logits),
-                Want::Best => (&self.buffers.results, 0),
+                Wants::Row => (&self.buffers.arena, logits),
+                Wants::Top | Wants::Best => (&self.buffers.results, 0),
             };
             encoder.copy_buffer_to_buffer(from, at, &self.readback, 0, bytes);
         }
@@ -319,25 +315,41 @@ impl GpuBackend {
     }
 
     /// Bytes that are read back.
-    fn result_bytes(&self, batch: &Batch, want: Want) -> u64 {
+    fn result_bytes(&self, batch: &Batch, want: Wants) -> u64 {
         let each = match want {
-            Want::Rows => self.plan.width(self.plan.graph().logits) * 4,
-            Want::Best => 4,
+            Wants::Row => self.plan.width(self.plan.graph().logits) * 4,
+            Wants::Top => MOST_CANDIDATES * 8,
+            Wants::Best => 4,
         };
         (batch.outputs().len() * each) as u64
     }
 
     /// Waits for the step and reads its logits.
     fn read_rows(&mut self, batch: &Batch) -> Result<()> {
-        let bytes = self.result_bytes(batch, Want::Rows);
+        let bytes = self.result_bytes(batch, Wants::Row);
         self.logits.clear();
         let logits = &mut self.logits;
         self.gpu.read_with(&self.readback, bytes, &mut |view| logits.extend_from_slice(bytemuck::cast_slice(view)))
     }
 
+    /// Waits for the step and reads the largest few logits, as `topk.wgsl` writes them.
+    fn read_top(&mut self, batch: &Batch) -> Result<()> {
+        let bytes = self.result_bytes(batch, Wants::Top);
+        self.top.clear();
+        let top = &mut self.top;
+        self.gpu.read_with(&self.readback, bytes, &mut |view| {
+            let words = bytemuck::cast_slice::<u8, [u32; 2]>(view);
+            let pair = |&[token, logit]: &[u32; 2]| match token {
+                u32::MAX => (token, f32::NEG_INFINITY),
+                _ => (token, f32::from_bits(logit)),
+            };
+            top.extend(words.iter().map(pair));
+        })
+    }
+
     /// Waits for the step and reads the largest logits, as `best.wgsl` writes them.
     fn read_best(&mut self, batch: &Batch) -> Result<()> {
-        let bytes = self.result_bytes(batch, Want::Best);
+        let bytes = self.result_bytes(batch, Wants::Best);
         self.best.clear();
         let best = &mut self.best;
         let found = |word: &[u8]| match u32::from_ne_bytes([word[0], word[1], word[2], word[3]]) {
@@ -384,9 +396,10 @@ fn too_large(gpu: &Opened, what: &str, bytes: u64) -> Error {
     )
 }
 
-/// Bytes of the rows of logits of the largest batch.
+/// Bytes of the rows of logits of the largest batch, or of the largest few where those are more.
 fn readback_bytes(plan: &Plan) -> u64 {
-    (plan.limits().outputs * plan.width(plan.graph().logits) * 4) as u64
+    let each = (plan.width(plan.graph().logits) * 4).max(MOST_CANDIDATES * 8);
+    (plan.limits().outputs * each) as u64
 }
 
 /// The attention of each layer.
@@ -399,7 +412,7 @@ fn attentions(graph: &Graph) -> impl Iterator<Item = &AttentionSpec> {
 
 impl Backend for GpuBackend {
     fn run<'a>(&'a mut self, batch: &'a Batch) -> Logits<'a> {
-        let result = self.submit(batch, Want::Rows).and_then(|()| self.read_rows(batch));
+        let result = self.submit(batch, Wants::Row).and_then(|()| self.read_rows(batch));
         Logits::Ready(Some(result.map(|()| &self.logits[..])))
     }
 
@@ -413,15 +426,24 @@ impl Backend for GpuBackend {
         self.one(batch, index)
     }
 
-    fn gives_best(&self) -> bool {
-        lower::gives_best(&self.plan)
+    fn gives(&self, wants: Wants) -> bool {
+        lower::gives(&self.plan, wants)
+    }
+
+    fn top<'a>(&'a mut self, batch: &'a Batch) -> Result<&'a [(u32, f32)]> {
+        if !self.gives(Wants::Top) {
+            return Err(Error::Internal("rows of this length are read back whole".into()));
+        }
+        self.submit(batch, Wants::Top)?;
+        self.read_top(batch)?;
+        Ok(&self.top)
     }
 
     fn best<'a>(&'a mut self, batch: &'a Batch) -> Result<&'a [Best]> {
-        if !self.gives_best() {
+        if !self.gives(Wants::Best) {
             return Err(Error::Internal("rows of this length are read back whole".into()));
         }
-        self.submit(batch, Want::Best)?;
+        self.submit(batch, Wants::Best)?;
         self.read_best(batch)?;
         Ok(&self.best)
     }
@@ -441,8 +463,12 @@ impl Backend for GpuBackend {
     fn info(&self) -> Info {
         let d = &self.gpu.description;
         let tests = if self.checks.is_empty() { String::new() } else { format!("; {}", tested(&self.checks)) };
+        let dropped = match self.lowered.pipelines.dropped() {
+            true => "; the file of compiled kernels was damaged or of another driver, and was written anew",
+            false => "",
+        };
         let precision = self.plan.limits().precision.name();
-        let kernels = format!("WGSL, {precision}, {} as {}{tests}", d.variant, d.why);
+        let kernels = format!("WGSL, {precision}, {} as {}{tests}{dropped}", d.variant, d.why);
         Info { device: format!("{} ({}, {})", d.name, d.api, d.driver), kernels, threads: 0 }
     }
 }

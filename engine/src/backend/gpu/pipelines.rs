@@ -1,6 +1,7 @@
 //! Pipelines: each kernel compiled once, whoever uses it.
 
 use super::adapter::Opened;
+use super::cache::Kept;
 use crate::error::Result;
 use shaders::{Binding, Kernel, place};
 use std::collections::HashMap;
@@ -14,6 +15,8 @@ pub struct Pipelines {
     by_kernel: HashMap<Kernel, usize>,
     /// Layouts by the kernels' bindings, so that variants share bind groups.
     layouts: HashMap<&'static str, (BindGroupLayout, PipelineLayout)>,
+    /// What was compiled before.
+    kept: Option<Kept>,
 }
 
 /// What stands for a list of bindings: kernels with the same ones share layouts.
@@ -22,6 +25,21 @@ fn key(kernel: Kernel) -> &'static str {
 }
 
 impl Pipelines {
+    /// None yet; they will be made of what was kept, where there is something.
+    pub fn new(kept: Option<Kept>) -> Pipelines {
+        Pipelines { kept, ..Pipelines::default() }
+    }
+
+    /// Keeps what was compiled.
+    pub fn keep(&self) {
+        self.kept.iter().for_each(Kept::save);
+    }
+
+    /// Whether what was kept was of no use.
+    pub fn dropped(&self) -> bool {
+        self.kept.as_ref().is_some_and(Kept::dropped)
+    }
+
     /// The pipelines in order of their index.
     pub fn all(&self) -> &[ComputePipeline] {
         &self.all
@@ -64,7 +82,7 @@ impl Pipelines {
                 zero_initialize_workgroup_memory: false,
                 ..wgpu::PipelineCompilationOptions::default()
             },
-            cache: None,
+            cache: self.kept.as_ref().map(Kept::cache),
         });
         gpu.check()?;
         self.all.push(pipeline);

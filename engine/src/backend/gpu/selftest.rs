@@ -187,7 +187,8 @@ impl Kept {
     }
 }
 
-fn hash(text: &str) -> u64 {
+/// A number for a text, for names of files.
+pub fn hash(text: &str) -> u64 {
     let mut hasher = rustc_hash::FxHasher::default();
     hasher.write(text.as_bytes());
     hasher.finish()

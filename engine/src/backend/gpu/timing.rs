@@ -1,9 +1,10 @@
 //! Where a step's time goes: every dispatch in a pass of its own between two timestamps.
 
 use super::super::{KernelTime, Replay};
-use super::{GpuBackend, Want};
+use super::GpuBackend;
 use crate::batch::Batch;
 use crate::error::Result;
+use crate::sampler::Wants;
 use std::time::Instant;
 use wgpu::{BufferUsages, QuerySet, QuerySetDescriptor, QueryType};
 
@@ -20,7 +21,7 @@ impl GpuBackend {
             return Ok(None);
         }
         let mut first = Some(self.upload(batch)?);
-        self.list(batch, Want::Rows);
+        self.list(batch, Wants::Row);
         let runs = self.runs.clone();
         let mut ticks = vec![];
         for some in runs.chunks(ROOM) {
@@ -60,7 +61,7 @@ impl GpuBackend {
     /// As [`GpuBackend::time`].
     pub(super) fn replayed(&mut self, batch: &Batch) -> Result<Replay> {
         let start = Instant::now();
-        self.submit(batch, Want::Rows)?;
+        self.submit(batch, Wants::Row)?;
         let encode = start.elapsed();
         self.read_rows(batch)?;
         let bytes = self.runs.iter().map(|run| run.bytes).sum();

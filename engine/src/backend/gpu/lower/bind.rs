@@ -2,11 +2,12 @@
 //! one buffer, at an offset that each dispatch names.
 
 use super::super::adapter::Opened;
+use super::super::cache::Kept;
 use super::super::pipelines::Pipelines;
 use super::super::tables::HEAD;
-use super::{BEST, Dispatch, Extent, Lower, Lowered, Variant, Wanted};
+use super::{Dispatch, Extent, FINDERS, Lower, Lowered, Variant, Wanted};
 use crate::error::Result;
-use crate::plan::Plan;
+use crate::plan::{Plan, StepKind};
 use shaders::place;
 use std::collections::HashMap;
 use wgpu::{BindGroup, Buffer, BufferUsages};
@@ -19,7 +20,8 @@ type Key = (&'static str, Option<usize>, Option<usize>);
 
 /// Bytes of the parameters of a plan's kernels, where no tensor is cut.
 pub fn parameter_bytes(plan: &Plan) -> u64 {
-    ((plan.graph().ops.len() + BEST) * OP_STRIDE) as u64
+    let kernels = plan.steps().iter().filter(|step| !matches!(step.kind, StepKind::RopeTable { .. }));
+    ((kernels.count() + FINDERS) * OP_STRIDE) as u64
 }
 
 impl<'a> Lower<'a> {
@@ -32,7 +34,8 @@ impl<'a> Lower<'a> {
         let room = parameter_bytes(self.plan).max(params.len() as u64);
         let uniform = gpu.buffer("parameters", room, BufferUsages::UNIFORM | BufferUsages::COPY_DST)?;
         gpu.queue.write_buffer(&uniform, 0, &params);
-        let (mut pipelines, mut keys) = (Pipelines::default(), HashMap::new());
+        let kept = self.options.checks.as_ref().and_then(|folder| Kept::open(gpu, folder));
+        let (mut pipelines, mut keys) = (Pipelines::new(kept), HashMap::new());
         let (mut dispatches, mut groups) = (vec![], vec![]);
         for (i, w) in self.wanted.iter().enumerate() {
             let mut kernels = vec![];
@@ -49,9 +52,18 @@ impl<'a> Lower<'a> {
             let product = matches!(w.extent, Extent::Columns(_));
             let bytes = w.part.filter(|_| product).map_or(0, |part| part.bytes);
             let parameters = (i * OP_STRIDE) as u32;
-            dispatches.push(Dispatch { kernels, group, parameters, extent: w.extent, bytes, operation });
+            dispatches.push(Dispatch {
+                kernels,
+                group,
+                parameters,
+                extent: w.extent,
+                bytes,
+                operation,
+                finds: w.finds,
+            });
         }
         gpu.check()?;
+        pipelines.keep();
         Ok(Lowered { dispatches, groups, pipelines })
     }
 

@@ -80,6 +80,7 @@ impl Lower<'_> {
                 part: Some(part),
                 kv: None,
                 extent: Extent::Columns(self.rows(out)),
+                finds: None,
             });
         }
     }

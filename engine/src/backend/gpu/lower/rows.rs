@@ -3,16 +3,31 @@
 use super::super::tables::adapters;
 use super::Lower;
 use crate::graph::{Activation, Columns, Lookup, Op, Rows, ValueId, WeightId};
+use crate::sampler::{MOST_CANDIDATES, Wants};
 use shaders::layout::LANES;
-use shaders::{Act, Kernel, NONE, ROW_WG, Reducing, SLICES, ops};
+use shaders::{Act, Kernel, NONE, ROW_WG, Reducing, SLICES, TOP, ops};
+
+/// What the kernel finds is what the sampler takes.
+const _: () = assert!(TOP == MOST_CANDIDATES);
 
 impl Lower<'_> {
     /// The largest logit of each row: first of slices, then of their results.
     pub(super) fn best(&mut self) {
         let logits = self.plan.graph().logits;
         let op = ops::Best { x: self.at(logits), width: self.width(logits), rows: self.plan.limits().outputs as u32 };
-        self.push(self.reducing(Reducing::Best { merge: false }), &op, SLICES, Rows::Outputs);
-        self.push(self.reducing(Reducing::Best { merge: true }), &op, 1, Rows::Outputs);
+        for (merge, others) in [(false, SLICES), (true, 1)] {
+            self.push(self.reducing(Reducing::Best { merge }), &op, others, Rows::Outputs).finds = Some(Wants::Best);
+        }
+    }
+
+    /// The largest few logits of each row, likewise.
+    pub(super) fn top(&mut self) {
+        let logits = self.plan.graph().logits;
+        let slices = (self.plan.limits().outputs * TOP * 2) as u32;
+        let op = ops::Topk { x: self.at(logits), width: self.width(logits), out: 0, slices };
+        for (merge, others) in [(false, SLICES), (true, 1)] {
+            self.push(Kernel::Topk { merge }, &op, others, Rows::Outputs).finds = Some(Wants::Top);
+        }
     }
 
     pub(super) fn embed(&mut self, op: Op) {
