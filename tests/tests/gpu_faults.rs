@@ -1,8 +1,11 @@
 //! What goes wrong on a device: too little room, a device that is lost, batches that it cannot take. Each is an error with
 //! the numbers, never a panic, and the process goes on with another device.
 
+use engine::backend::Backend;
 use engine::backend::gpu::GpuBackend;
 use engine::backend::gpu::adapter::{Opened, open_within};
+use engine::batch::Batch;
+use engine::sampler::MOST_CANDIDATES;
 use engine::{Device, Engine, KvType, Options, Precision};
 use tests::golden::read_fixture;
 use tests::gpu::{load, logits, obtain};
@@ -63,6 +66,28 @@ fn a_step_makes_nothing() {
         for n in [4, 40, 7, 1] {
             logits(&mut backend, &tokens[..n]).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(held(&backend), before, "on {} ({}), after {n} tokens", a.name, a.api);
+        }
+    }
+}
+
+/// What a device says of rows, where it looks at them itself, is what stands in them.
+#[test]
+fn the_largest_few_are_those_of_the_rows() {
+    let (adapters, _busy) = obtain();
+    let bytes = Model::llama(3).bytes();
+    for a in &adapters {
+        let mut backend = load(open(a.index, u64::MAX), &bytes, 5).unwrap_or_else(|error| panic!("{error}"));
+        let rows = logits(&mut backend, &TOKENS).unwrap_or_else(|error| panic!("{error}"));
+        let width = rows.len() / TOKENS.len();
+        let mut batch = Batch::with_capacity(TOKENS.len(), 1);
+        batch.push(&TOKENS, 0, &[0], 0..TOKENS.len());
+        let found = backend.top(&batch).unwrap_or_else(|error| panic!("{error}"));
+        for (row, found) in rows.chunks(width).zip(found.chunks(MOST_CANDIDATES)) {
+            let mut order: Vec<(u32, f32)> = (0..).zip(row.iter().copied()).collect();
+            order.sort_by(|x, y| y.1.total_cmp(&x.1).then(x.0.cmp(&y.0)));
+            let mut found = found.to_vec();
+            found.sort_by(|x, y| y.1.total_cmp(&x.1).then(x.0.cmp(&y.0)));
+            assert_eq!(found, order[..MOST_CANDIDATES], "on {} ({})", a.name, a.api);
         }
     }
 }
