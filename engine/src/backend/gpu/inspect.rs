@@ -2,6 +2,7 @@
 
 use super::super::written::{Memory, Written, written};
 use super::GpuBackend;
+use super::lower::Run;
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::graph::{AttentionSpec, Rows, ValueId};
@@ -15,9 +16,10 @@ impl GpuBackend {
     pub(super) fn one(&mut self, batch: &Batch, index: usize) -> Result<Vec<Written>> {
         let mut encoder = self.upload(batch)?;
         self.list(batch, Wants::Row);
-        self.runs.retain(|run| self.lowered.dispatches[run.dispatch].operation == index);
+        let own = self.runs.iter().filter(|run| self.lowered.dispatches[run.dispatch].operation == index);
+        let own: Vec<Run> = own.copied().collect();
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        self.encode(&mut pass, &self.runs);
+        self.encode(&mut pass, &own);
         drop(pass);
         self.send(encoder);
         let graph = self.plan.graph();

@@ -79,6 +79,10 @@ pub struct Run {
     pub dispatch: usize,
     /// Index of the pipeline.
     pub pipeline: usize,
+    /// What it binds, as its dispatch says.
+    pub group: usize,
+    /// Place of its parameters.
+    pub parameters: u32,
     /// Workgroups.
     pub grid: [u32; 2],
     /// Bytes of weights that are read, each as often as it is read.
@@ -107,7 +111,8 @@ impl Dispatch {
             }
         };
         let bytes = self.bytes * u64::from(grid[1]);
-        (grid[0] * grid[1] > 0).then_some(Run { dispatch: index, pipeline: variant.pipeline, grid, bytes })
+        let (pipeline, group, parameters) = (variant.pipeline, self.group, self.parameters);
+        (grid[0] * grid[1] > 0).then_some(Run { dispatch: index, pipeline, group, parameters, grid, bytes })
     }
 }
 
