@@ -1,7 +1,8 @@
 //! Blocks of 256 whose sub-groups of 32 or 16 have integer scales (and minimums) under one half float a row.
 //!
-//! Lines of codes come first in a panel block, so they start at multiples of 64 bytes. The 6-bit scales of Q4_K and
-//! Q5_K are widened to bytes (2.8 and 2.3 % more memory); blocks of Q3_K and Q6_K are filled up to whole lines.
+//! Scales come first in a panel block, in whole lines, then the lines of codes, group after group: a block is read from its
+//! beginning to its end, as prefetchers expect. The 6-bit scales of Q4_K and Q5_K are widened to bytes
+//! (2.8 and 2.3 % more memory); blocks of Q3_K and Q6_K are filled up to whole lines.
 
 use super::{Bytes, Coded, Codes, GROUP, Halves, Line, Pack, Shape, Unpack, codes, half, pack_codes, quad};
 use crate::simd::Simd;
@@ -25,13 +26,14 @@ fn nibbles(bytes: &[u8; 128], g: usize) -> [u8; GROUP] {
     from_fn(|i| bytes[g / 2 * 32 + i] >> (g % 2 * 4) & 15)
 }
 
-/// [`Coded`] over the `low` and `high` lines of a block.
+/// [`Coded`] over the `codes` of a block, each of `$low + $high` bits.
 macro_rules! codes {
-    ($name:ident) => {
+    ($name:ident, $low:literal + $high:literal bits) => {
         impl Coded for $name {
             #[inline(always)]
             fn codes<S: Simd>(s: S, block: &Self::Block, g: usize, step: usize) -> S::Codes {
-                codes(s, &block.low[g], &block.high[g], step)
+                let lines: &[Line; $low + $high] = &block.codes[g];
+                codes::<S, $low, $high>(s, lines, step)
             }
         }
     };
@@ -50,12 +52,11 @@ pub struct Q2K;
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub struct PanelQ2K {
-    low: [[Line; 2]; GROUPS],
-    high: [[Line; 0]; GROUPS],
-    /// Scale in the low, minimum in the high nibble.
-    scales: [Bytes; 2 * GROUPS],
     d: Halves,
     dmin: Halves,
+    /// Scale in the low, minimum in the high nibble.
+    scales: [Bytes; 2 * GROUPS],
+    codes: [[Line; 2]; GROUPS],
 }
 
 impl Pack for Q2K {
@@ -69,7 +70,7 @@ impl Pack for Q2K {
             line[lane] = byte;
         }
         for g in 0..GROUPS {
-            pack_codes(&two_bits(&b.qs, g), lane, &mut block.low[g], &mut []);
+            pack_codes::<2, 0>(&two_bits(&b.qs, g), lane, &mut block.codes[g]);
         }
     }
 }
@@ -94,7 +95,7 @@ impl Unpack for Q2K {
     }
 }
 
-codes!(Q2K);
+codes!(Q2K, 2 + 0 bits);
 
 /// 3-bit codes around 4; a signed scale of 6 bits for every 16.
 pub struct Q3K;
@@ -103,14 +104,13 @@ pub struct Q3K;
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub struct PanelQ3K {
-    low: [[Line; 2]; GROUPS],
-    high: [[Line; 1]; GROUPS],
+    d: Halves,
+    fill: [u8; 32],
     /// Low four bits of the scales (plus 32) of a group's two halves.
     scales_low: [Bytes; GROUPS],
     /// Their high two bits, two groups a byte: half `h` of group `g` at bit `4 (g % 2) + 2 h`.
     scales_high: [Bytes; GROUPS / 2],
-    d: Halves,
-    fill: [u8; 32],
+    codes: [[Line; 3]; GROUPS],
 }
 
 impl Pack for Q3K {
@@ -127,7 +127,7 @@ impl Pack for Q3K {
         for g in 0..GROUPS {
             let low = two_bits(&b.qs, g);
             let group = from_fn(|i| low[i] | (b.hmask[i] >> g & 1) << 2);
-            pack_codes(&group, lane, &mut block.low[g], &mut block.high[g]);
+            pack_codes::<2, 1>(&group, lane, &mut block.codes[g]);
         }
     }
 }
@@ -164,7 +164,7 @@ impl Unpack for Q3K {
     }
 }
 
-codes!(Q3K);
+codes!(Q3K, 2 + 1 bits);
 
 /// 4-bit codes; scale and minimum of 6 bits for every 32.
 pub struct Q4K;
@@ -173,12 +173,11 @@ pub struct Q4K;
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub struct PanelQ4K {
-    low: [[Line; 4]; GROUPS],
-    high: [[Line; 0]; GROUPS],
-    scales: [Bytes; GROUPS],
-    mins: [Bytes; GROUPS],
     d: Halves,
     dmin: Halves,
+    scales: [Bytes; GROUPS],
+    mins: [Bytes; GROUPS],
+    codes: [[Line; 4]; GROUPS],
 }
 
 impl Pack for Q4K {
@@ -192,7 +191,7 @@ impl Pack for Q4K {
         for g in 0..GROUPS {
             block.scales[g][lane] = scales[g];
             block.mins[g][lane] = mins[g];
-            pack_codes(&nibbles(&b.qs, g), lane, &mut block.low[g], &mut []);
+            pack_codes::<4, 0>(&nibbles(&b.qs, g), lane, &mut block.codes[g]);
         }
     }
 }
@@ -216,7 +215,7 @@ impl Unpack for Q4K {
     }
 }
 
-codes!(Q4K);
+codes!(Q4K, 4 + 0 bits);
 
 /// 5-bit codes; scale and minimum of 6 bits for every 32.
 pub struct Q5K;
@@ -225,12 +224,11 @@ pub struct Q5K;
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub struct PanelQ5K {
-    low: [[Line; 4]; GROUPS],
-    high: [[Line; 1]; GROUPS],
-    scales: [Bytes; GROUPS],
-    mins: [Bytes; GROUPS],
     d: Halves,
     dmin: Halves,
+    scales: [Bytes; GROUPS],
+    mins: [Bytes; GROUPS],
+    codes: [[Line; 5]; GROUPS],
 }
 
 impl Pack for Q5K {
@@ -246,7 +244,7 @@ impl Pack for Q5K {
             block.mins[g][lane] = mins[g];
             let low = nibbles(&b.qs, g);
             let group = from_fn(|i| low[i] | (b.qh[i] >> g & 1) << 4);
-            pack_codes(&group, lane, &mut block.low[g], &mut block.high[g]);
+            pack_codes::<4, 1>(&group, lane, &mut block.codes[g]);
         }
     }
 }
@@ -270,7 +268,7 @@ impl Unpack for Q5K {
     }
 }
 
-codes!(Q5K);
+codes!(Q5K, 4 + 1 bits);
 
 /// 6-bit codes around 32; a signed scale of 8 bits for every 16.
 pub struct Q6K;
@@ -279,12 +277,11 @@ pub struct Q6K;
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub struct PanelQ6K {
-    low: [[Line; 4]; GROUPS],
-    high: [[Line; 2]; GROUPS],
-    /// Two's complement.
-    scales: [Bytes; 2 * GROUPS],
     d: Halves,
     fill: [u8; 32],
+    /// Two's complement.
+    scales: [Bytes; 2 * GROUPS],
+    codes: [[Line; 6]; GROUPS],
 }
 
 impl Pack for Q6K {
@@ -301,7 +298,7 @@ impl Pack for Q6K {
             let low = &b.ql[g / 4 * 64 + g % 2 * 32..][..GROUP];
             let high = two_bits(&b.qh, g);
             let group = from_fn(|i| low[i] >> (g / 2 % 2 * 4) & 15 | high[i] << 4);
-            pack_codes(&group, lane, &mut block.low[g], &mut block.high[g]);
+            pack_codes::<4, 2>(&group, lane, &mut block.codes[g]);
         }
     }
 }
@@ -325,4 +322,4 @@ impl Unpack for Q6K {
     }
 }
 
-codes!(Q6K);
+codes!(Q6K, 4 + 2 bits);

@@ -33,8 +33,7 @@ macro_rules! legacy {
             pub struct Block {
                 scale: [Halves; 2],
                 min: [Halves; if_some!(2, 0 $(, $m)?)],
-                low: [[Line; $low]; 2],
-                high: [[Line; $high]; 2],
+                codes: [[Line; $low + $high]; 2],
             }
 
             impl Pack for $name {
@@ -45,7 +44,7 @@ macro_rules! legacy {
                     for (g, b) in blocks.iter().enumerate() {
                         block.scale[g][lane] = $scale(b);
                         $(block.min[g][lane] = $m(b) ^ SIGN;)?
-                        pack_codes(&$read(b), lane, &mut block.low[g], &mut block.high[g]);
+                        pack_codes::<$low, $high>(&$read(b), lane, &mut block.codes[g]);
                     }
                 }
             }
@@ -72,7 +71,7 @@ macro_rules! legacy {
             impl Coded for $name {
                 #[inline(always)]
                 fn codes<S: Simd>(s: S, block: &Block, g: usize, step: usize) -> S::Codes {
-                    codes(s, &block.low[g], &block.high[g], step)
+                    codes::<S, $low, $high>(s, &block.codes[g], step)
                 }
             }
         };

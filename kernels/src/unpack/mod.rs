@@ -226,37 +226,39 @@ const fn mask(bits: usize) -> u8 {
     ((1u16 << bits) - 1) as u8
 }
 
-/// Writes the codes of one row of a group, `LOW + HIGH` bits each, into zeroed lines: the low bits of step `t` at bit
-/// `t * LOW % 8` of line `t * LOW / 8`, the high bits likewise. `LOW` bits a code make `LOW` lines a group.
-pub fn pack_codes<const LOW: usize, const HIGH: usize>(
-    codes: &[u8; GROUP],
-    lane: usize,
-    low: &mut [Line; LOW],
-    high: &mut [Line; HIGH],
-) {
-    fn put(lines: &mut [Line], bits: usize, step: usize, lane: usize, codes: [u8; 4]) {
+/// Where a group of codes of `LOW + HIGH` bits has a step's line of low bits, and that of its high bits: in the order in
+/// which the steps come to them, so that a group is read from its first line to its last.
+const fn places<const LOW: usize, const HIGH: usize>(step: usize) -> (usize, usize) {
+    let (low, high) = (step * LOW / 8, step * HIGH / 8);
+    match HIGH {
+        0 => (low, 0),
+        _ => (low + (low * HIGH).div_ceil(LOW), high + high * LOW / HIGH + 1),
+    }
+}
+
+/// Writes the codes of one row of a group, `LOW + HIGH` bits each, into its `LOW + HIGH` zeroed lines: the low bits of
+/// step `t` at bit `t * LOW % 8` of their line, the high bits likewise. `LOW` bits a code make `LOW` lines a group.
+pub fn pack_codes<const LOW: usize, const HIGH: usize>(codes: &[u8; GROUP], lane: usize, lines: &mut [Line]) {
+    fn put(line: &mut Line, bits: usize, step: usize, lane: usize, codes: [u8; 4]) {
         // All four bytes at once: no code is shifted out of its byte.
         let word = u32::from_le_bytes(codes) & u32::from_le_bytes([mask(bits); 4]);
-        let (words, _) = lines[step * bits / 8].as_chunks_mut::<4>();
+        let (words, _) = line.as_chunks_mut::<4>();
         words[lane] = (u32::from_le_bytes(words[lane]) | word << (step * bits % 8)).to_le_bytes();
     }
     for (step, quad) in codes.as_chunks::<4>().0.iter().enumerate() {
-        put(low, LOW, step, lane, *quad);
+        let (low, high) = places::<LOW, HIGH>(step);
+        put(&mut lines[low], LOW, step, lane, *quad);
         if HIGH > 0 {
-            put(high, HIGH, step, lane, quad.map(|code| code >> (LOW % 8)));
+            put(&mut lines[high], HIGH, step, lane, quad.map(|code| code >> (LOW % 8)));
         }
     }
 }
 
 /// The codes that [`pack_codes`] wrote: step `step`, which must be a constant after inlining.
 #[inline(always)]
-pub fn codes<S: Simd, const LOW: usize, const HIGH: usize>(
-    s: S,
-    low: &[Line; LOW],
-    high: &[Line; HIGH],
-    step: usize,
-) -> S::Codes {
-    let line = s.load_codes(&low[step * LOW / 8]);
+pub fn codes<S: Simd, const LOW: usize, const HIGH: usize>(s: S, lines: &[Line], step: usize) -> S::Codes {
+    let (low, high) = places::<LOW, HIGH>(step);
+    let line = s.load_codes(&lines[low]);
     if LOW == 8 {
         return line;
     }
@@ -264,8 +266,7 @@ pub fn codes<S: Simd, const LOW: usize, const HIGH: usize>(
     if HIGH == 0 {
         return low;
     }
-    let line = s.load_codes(&high[step * HIGH / 8]);
-    s.or(low, bits(s, line, step * HIGH % 8, LOW, HIGH))
+    s.or(low, bits(s, s.load_codes(&lines[high]), step * HIGH % 8, LOW, HIGH))
 }
 
 /// Bits `from..from + count` of each byte, moved to bit `to`, the others 0.

@@ -27,8 +27,8 @@ pub struct Wide;
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub struct PanelWide {
-    codes: [[Line; STEPS]; 2],
     scales: [Floats; 4],
+    codes: [[Line; STEPS]; 2],
 }
 
 /// Writes one row of as many panel blocks as a file's block has values for.
@@ -38,7 +38,7 @@ pub fn pack_wide<B: Scaled>(file: &[u8], lane: usize, blocks: &mut [PanelWide]) 
     block.parts(&mut values[..B::LEN], &mut scales[..B::LEN / 16]);
     for ((block, values), scales) in blocks.iter_mut().zip(values.chunks_exact(K)).zip(scales.chunks_exact(K / 16)) {
         for (lines, values) in block.codes.iter_mut().zip(values.as_chunks::<GROUP>().0) {
-            pack_codes(&values.map(biased), lane, lines, &mut []);
+            pack_codes::<8, 0>(&values.map(biased), lane, lines);
         }
         for (to, &scale) in block.scales.iter_mut().zip(scales) {
             to[lane] = scale;
@@ -111,14 +111,14 @@ pub struct Table<T>(PhantomData<T>);
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub struct PanelTable {
-    low: [[Line; 4]; 2],
     scales: [Floats; 2],
+    codes: [[Line; 4]; 2],
 }
 
 /// Writes one row of a group: sixteen bytes of nibbles, as files have them, and their scale.
 fn put(block: &mut PanelTable, g: usize, lane: usize, qs: &[u8], scale: f32) {
     let nibbles = std::array::from_fn(|i| if i < 16 { qs[i] & 15 } else { qs[i - 16] >> 4 });
-    pack_codes(&nibbles, lane, &mut block.low[g], &mut []);
+    pack_codes::<4, 0>(&nibbles, lane, &mut block.codes[g]);
     block.scales[g][lane] = scale;
 }
 
@@ -166,6 +166,6 @@ impl<T: Sixteen> Unpack for Table<T> {
 impl<T: Sixteen> Coded for Table<T> {
     #[inline(always)]
     fn codes<S: Simd>(s: S, block: &PanelTable, g: usize, step: usize) -> S::Codes {
-        s.lut(&T::VALUES, codes(s, &block.low[g], &[], step))
+        s.lut(&T::VALUES, codes::<S, 4, 0>(s, &block.codes[g], step))
     }
 }
