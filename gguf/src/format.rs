@@ -37,6 +37,14 @@ pub trait Block: bytemuck::Pod {
     /// # Panics
     /// If `out` is shorter than `LEN`.
     fn decode(&self, out: &mut [f32]);
+
+    /// Writes the values of `blocks` to as many times `LEN` numbers, with the bits of [`Block::decode`]. A format whose
+    /// blocks are short may have a faster way.
+    fn decode_all(blocks: &[Self], out: &mut [f32]) {
+        for (block, values) in blocks.iter().zip(out.chunks_exact_mut(Self::LEN)) {
+            block.decode(values);
+        }
+    }
 }
 
 /// A block that we also quantize to.
@@ -296,7 +304,6 @@ impl fmt::Display for Format {
 }
 
 fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
-    for (block, values) in bytes.chunks_exact(B::BYTES).zip(out.chunks_exact_mut(B::LEN)) {
-        bytemuck::from_bytes::<B>(block).decode(values);
-    }
+    let n = (bytes.len() / B::BYTES).min(out.len() / B::LEN);
+    B::decode_all(bytemuck::cast_slice(&bytes[..n * B::BYTES]), &mut out[..n * B::LEN]);
 }
