@@ -128,8 +128,13 @@ fn up(v: f32, bits: u32) -> u8 {
     ((v + 0.5) as u8).min((1 << bits) - 1)
 }
 
+/// Bit 4 of each code, one after the other.
 #[inline(always)]
 fn fifth_bits(codes: &[u8; 32]) -> [u8; 4] {
-    let bits = codes.iter().enumerate().fold(0, |bits, (i, &q)| bits | u32::from(q >> 4 & 1) << i);
-    bits.to_le_bytes()
+    let (eights, _) = codes.as_chunks::<8>();
+    std::array::from_fn(|i| {
+        let bits = u64::from_le_bytes(eights[i]) >> 4 & 0x0101_0101_0101_0101;
+        // Byte `j` of the product's terms meets bit `j` of its last byte, and no other term does.
+        (bits.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8
+    })
 }
