@@ -97,10 +97,17 @@ pub fn check_finite(source: &dyn Source, progress: &mut dyn FnMut(u64, u64)) -> 
 /// # Errors
 /// The tensor and the element.
 pub(crate) fn finite(tensor: &TensorInfo, values: &[f32], first: u64) -> Result<()> {
-    match values.iter().position(|v| !v.is_finite()) {
+    match not_finite(values) {
         None => Ok(()),
         Some(i) => Err(Error::NotFinite { name: tensor.name.clone(), index: first + i as u64 }),
     }
+}
+
+/// Index of the first value that is not finite.
+pub fn not_finite(values: &[f32]) -> Option<usize> {
+    // All of them first, in vectors: a search that may end anywhere takes one at a time.
+    let odd = values.iter().fold(false, |odd, v| odd | !v.is_finite());
+    odd.then(|| values.iter().position(|v| !v.is_finite())).flatten()
 }
 
 /// The error for a tensor whose format has no decoder or kernel.

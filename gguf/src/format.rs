@@ -50,7 +50,8 @@ pub trait Block: bytemuck::Pod {
 /// A block that we also quantize to.
 pub trait Encode: Block {
     /// The block whose decoded values come closest to `x` by the format's method, where errors of some columns may count
-    /// more than those of others, searched in the registers that `cpu` shows to be there. Deterministic; values that are not finite give a block of unspecified content.
+    /// more than those of others, searched in the registers that `cpu` shows to be there. Deterministic; values that are
+    /// not finite give a block of unspecified content.
     ///
     /// # Panics
     /// If `x` or the importance of its columns is shorter than `LEN`.

@@ -301,13 +301,8 @@ impl Kernel {
         match self {
             Kernel::Embed(_) => "embed",
             Kernel::MatMul { way, .. } if way.is_dot() => "matmul_dot",
-            Kernel::MatMul { way, .. } => {
-                if way.is_wide() {
-                    "matmul_wide"
-                } else {
-                    "matmul_narrow"
-                }
-            }
+            Kernel::MatMul { way, .. } if way.is_wide() => "matmul_wide",
+            Kernel::MatMul { .. } => "matmul_narrow",
             Kernel::Quantize => "quantize",
             Kernel::Eights(of) => of.baseline().file(),
             Kernel::Experts { .. } => "experts",

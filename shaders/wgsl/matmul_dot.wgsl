@@ -12,21 +12,16 @@
 // EIGHTS: as there, the slices of a row are added by eight lanes at once, and a single column is read where it lies, without a
 // barrier. The same bits.
 #import matmul
-#import slices
-#if EIGHTS
-#import eights
-#end
+#import matmul_sums
 #import dots
 
 const TILE: u32 = $TILE; // groups of 32 that are staged at once
 const SLICES: u32 = $S;
 const WIDTH: u32 = TILE * $ACTQUADS; // quads of a column that are staged at once
 
-#if DIRECT
-#else
+#if !DIRECT
 var<workgroup> staged: array<vec4<u32>, $STAGED>;
 #end
-var<workgroup> sums: array<f32, $SUMS>;
 
 @compute @workgroup_size($WG)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) li: u32) {
@@ -74,17 +69,5 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
 #for c in 0..$T
     sums[$c * $WG + li] = sum$c;
 #end
-    workgroupBarrier();
-#if EIGHTS
-#for c in 0..$T
-    let all$c = eight(sums[$c * $WG + li % 8 * 16 + li / 8]);
-    if (li % 8 == 0) {
-        store(column + $c, id.x, li / 8, all$c);
-    }
-#end
-#else
-    for (var i = li; i < 16 * $T; i += $WG) {
-        store(column + i / 16, id.x, i % 16, slices(i / 16 * $WG + i % 16));
-    }
-#end
+    store_sums(column, id.x, li);
 }

@@ -22,16 +22,12 @@ enable f16;
 // instructions loses by it: lavapipe takes half as long again.
 #import matmul
 #import dot
-#import slices
-#if EIGHTS
-#import eights
-#end
+#import matmul_sums
 
 const TILE: u32 = $TILE; // groups of 32 that are staged at once
 const SLICES: u32 = $S;
 
-#if DIRECT
-#else
+#if !DIRECT
 #if FLOAT16
 // Quads over powers of two, and those.
 var<workgroup> staged: array<vec4<f16>, $STAGED>;
@@ -40,7 +36,6 @@ var<workgroup> sizes: array<f32, $STAGED>;
 var<workgroup> staged: array<vec4<f32>, $STAGED>;
 #end
 #end
-var<workgroup> sums: array<f32, $SUMS>;
 
 // Four values of a column, zeros beyond its end.
 fn four(column: u32, k: u32) -> vec4<f32> {
@@ -151,17 +146,5 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
 #for c in 0..$T
     sums[$c * $WG + li] = sum$c;
 #end
-    workgroupBarrier();
-#if EIGHTS
-#for c in 0..$T
-    let all$c = eight(sums[$c * $WG + li % 8 * 16 + li / 8]);
-    if (li % 8 == 0) {
-        store(column + $c, id.x, li / 8, all$c);
-    }
-#end
-#else
-    for (var i = li; i < 16 * $T; i += $WG) {
-        store(column + i / 16, id.x, i % 16, slices(i / 16 * $WG + i % 16));
-    }
-#end
+    store_sums(column, id.x, li);
 }

@@ -1,10 +1,9 @@
 //! What GPU tests share: every adapter there is, software ones included, and one kernel at a time on made-up memory.
 
-use crate::cases::Aligned;
 use crate::random::Random;
 use crate::tiny::weights;
 use engine::backend::gpu::adapter::{Opened, open};
-use engine::backend::gpu::probe::{After, Memory, run};
+use engine::backend::gpu::probe::{self, After, Memory, run};
 use engine::backend::gpu::{GpuBackend, GpuOptions};
 use engine::backend::{Backend, Description, Logits, adapters};
 use engine::batch::Batch;
@@ -14,8 +13,7 @@ use engine::plan::Plan;
 use engine::spec::Spec;
 use engine::{Device, KvType, Precision};
 use gguf::Format;
-use kernels::acts;
-use shaders::layout::{GROUP, LANES, Layout};
+use shaders::layout::{LANES, Layout};
 use shaders::{Act, Kernel};
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -164,30 +162,12 @@ pub fn can(gpu: &Opened, kernel: Kernel) -> bool {
     (!kernel.needs_subgroups() || has("subgroups") && kernel.fits(lanes)) && (!kernel.needs_halves() || has("f16"))
 }
 
-/// Rows of `k` floats as the processor quantizes them, laid out as `quantize.wgsl` does that, and what the codes stand for.
+/// [`probe::quantized`] where there is memory.
 ///
 /// # Panics
 /// If `k` is no multiple of 32.
 pub fn quantized(x: &[f32], k: usize) -> (Vec<u32>, Vec<f64>) {
-    let kernels = kernels::Kernels::best();
-    let layout = acts::Layout::new(k, 1);
-    let (mut words, mut values) = (vec![], vec![]);
-    for row in x.chunks(k) {
-        let mut units = Aligned::zeroed(layout.bytes());
-        (kernels.quantize)(row, layout, 0..layout.units(), units.bytes_mut());
-        let units = acts::Units::<1>::new(units.bytes(), layout);
-        let groups = (0..units.chunks()).flat_map(|chunk| units.get(chunk, 0)).take(k / GROUP);
-        for group in groups {
-            let field = |i: usize| group[i][0].cast_unsigned();
-            words.extend((0..acts::SCALE).map(field));
-            words
-                .extend([acts::SCALE, acts::SCALED_HALF_SUMS, acts::SCALED_HALF_SUMS + 1, acts::SCALED_SUM].map(field));
-            let scale = f64::from(f32::from_bits(field(acts::SCALE)));
-            let codes = (0..acts::SCALE).flat_map(|i| field(i).to_le_bytes());
-            values.extend(codes.map(|code| scale * f64::from(code.cast_signed())));
-        }
-    }
-    (words, values)
+    probe::quantized(x, k).expect("memory")
 }
 
 /// A random matrix in the layout of the device, and its values.

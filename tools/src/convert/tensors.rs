@@ -7,11 +7,11 @@ use gguf::Format;
 use super::config::Config;
 use super::family::{Change, Computed, Family, Row};
 use super::weights::{Stored, Weights};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::quantize::recipe::{self, Facts, Tensor};
 use crate::quantize::types::FileType;
 use crate::quantize::wishes::Wishes;
-use crate::quantize::write::{Planned, encode};
+use crate::quantize::write::{Planned, check, encode};
 use crate::ui::format::printable;
 
 /// Names that stand in front of a whole text model.
@@ -104,11 +104,7 @@ impl Plan {
         if matches!(&self.origins[tensor], Origin::Stored { plus_one: true, .. }) {
             values.iter_mut().for_each(|v| *v += 1.0);
         }
-        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-            let at = range.start + i as u64;
-            let text = format!("tensor {}, number {at} is {}: expected finite numbers", planned.name, values[i]);
-            return Err(Error::Usage(text));
-        }
+        check(&planned.name, &values, range.start)?;
         Ok(encode(&values, None, planned.format))
     }
 }

@@ -234,13 +234,7 @@ impl Work<'_> {
         }
         let mut values = vec![0.0; (range.end - range.start) as usize];
         info.format.decoder().expect("checked before")(&blocks, &mut values);
-        // All of them first, in vectors: a search that may end anywhere takes one at a time.
-        if values.iter().fold(false, |odd, v| odd | !v.is_finite())
-            && let Some(i) = values.iter().position(|v| !v.is_finite())
-        {
-            let (name, at) = (printable(&info.name), range.start + i as u64);
-            return Err(Error::Usage(format!("tensor {name}, number {at} is {}: expected finite numbers", values[i])));
-        }
+        write::check(&info.name, &values, range.start)?;
         if format == Format::F16 {
             let beyond = values.iter().filter(|v| v.abs() >= 65_520.0).count();
             self.clipped.fetch_add(beyond as u64, Ordering::Relaxed);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 
+use engine::source::not_finite;
 use gguf::{Builder, Format};
 use rayon::prelude::*;
 use tempfile::NamedTempFile;
@@ -179,6 +180,16 @@ fn pieces(tensors: &[Planned]) -> Vec<(usize, Range<u64>)> {
         (0..n).step_by(PIECE as usize).map(move |at| (i, at..n.min(at + PIECE)))
     };
     tensors.iter().enumerate().flat_map(cut).collect()
+}
+
+/// Fails at a number that is not finite; `first` is the index of the first in its tensor.
+///
+/// # Errors
+/// The tensor, the number and where it is.
+pub fn check(tensor: &str, values: &[f32], first: u64) -> Result<()> {
+    let Some(i) = not_finite(values) else { return Ok(()) };
+    let (name, at) = (printable(tensor), first + i as u64);
+    Err(Error::Usage(format!("tensor {name}, number {at} is {}: expected finite numbers", values[i])))
 }
 
 /// Numbers, with the importance of each where it is known, as blocks of a format.

@@ -23,6 +23,9 @@ const NEEDED: [Need; 5] = [
 /// Longer than any step: a device that has not answered by then is taken for lost.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// What helps where a device is gone or does not answer.
+pub const RELOAD: &str = "load the model again, or use another device (--device cpu)";
+
 /// Features that kernels or measurements make use of where they are there.
 const USED: [(Features, &str); 4] = [
     (Features::SUBGROUP, "subgroups"),
@@ -229,10 +232,18 @@ impl Opened {
     pub fn check(&self) -> Result<()> {
         match self.faults.take()[..] {
             [] => Ok(()),
-            ref faults => {
-                Err(self.error(faults.join("; "), "load the model again, or use another device (--device cpu)"))
-            }
+            ref faults => Err(self.error(faults.join("; "), RELOAD)),
         }
+    }
+
+    /// Waits for all work.
+    ///
+    /// # Errors
+    /// The device was lost, or does not answer.
+    pub fn wait(&self) -> Result<()> {
+        let done = self.device.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) });
+        self.check()?;
+        done.map(|_| ()).map_err(|e| self.error(e.to_string(), RELOAD))
     }
 
     /// Waits for all work and gives the first `bytes` of a buffer that can be mapped.
@@ -250,16 +261,13 @@ impl Opened {
     /// # Errors
     /// As [`Opened::read`].
     pub fn read_with(&self, buffer: &wgpu::Buffer, bytes: u64, see: &mut dyn FnMut(&[u8])) -> Result<()> {
-        let hint = "load the model again, or use another device (--device cpu)";
         let slice = (bytes > 0).then(|| buffer.slice(..bytes));
         if let Some(slice) = &slice {
             slice.map_async(wgpu::MapMode::Read, |_| ());
         }
-        let waited = self.device.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) });
-        self.check()?;
-        waited.map_err(|e| self.error(e.to_string(), hint))?;
+        self.wait()?;
         if let Some(slice) = slice {
-            let view = slice.get_mapped_range().map_err(|e| self.error(e.to_string(), hint))?;
+            let view = slice.get_mapped_range().map_err(|e| self.error(e.to_string(), RELOAD))?;
             see(&view);
             drop(view);
             buffer.unmap();
@@ -270,7 +278,7 @@ impl Opened {
     /// Whether buffers of these sizes can be had all at once; they are given back.
     ///
     /// # Errors
-    /// The device was lost.
+    /// As [`Opened::wait`].
     pub fn has_room(&self, sizes: impl Iterator<Item = u64>) -> Result<bool> {
         let (mut held, mut room) = (vec![], true);
         for bytes in sizes {
@@ -284,9 +292,8 @@ impl Opened {
         }
         held.iter().for_each(wgpu::Buffer::destroy);
         drop(held);
-        let done = self.device.poll(wgpu::PollType::wait_indefinitely());
-        self.check()?;
-        done.map(|_| room).map_err(|e| self.error(e.to_string(), "use another device (--device cpu)"))
+        self.wait()?;
+        Ok(room)
     }
 
     /// A buffer.

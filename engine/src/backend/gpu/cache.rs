@@ -5,7 +5,7 @@
 //! and written anew.
 
 use super::adapter::Opened;
-use super::selftest::hash;
+use super::keep;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -28,9 +28,8 @@ impl Kept {
         if !gpu.device.features().contains(Features::PIPELINE_CACHE) {
             return None;
         }
-        let d = &gpu.description;
-        let driver = format!("{} {} {}", d.name, d.api, d.driver);
-        let path = folder.join(format!("pipelines-{:016x}.bin", hash(&driver)));
+        let driver = keep::driver(gpu);
+        let path = keep::path(folder, "pipelines", &driver, "bin");
         let file = std::fs::read(&path).ok();
         let found = file.as_deref().and_then(|file| payload(file, &driver));
         let descriptor = PipelineCacheDescriptor { label: None, data: found, fallback: true };
@@ -54,17 +53,9 @@ impl Kept {
     /// Keeps what the driver has compiled, where that is something new and the folder can be written.
     pub fn save(&self) {
         let Some(data) = self.cache.get_data() else { return };
-        if self.sum.as_ref() == Some(&sum(&data)) {
-            return;
+        if self.sum.as_ref() != Some(&sum(&data)) {
+            keep::keep(&self.path, &file(&data, &self.driver));
         }
-        let write = || -> std::io::Result<()> {
-            std::fs::create_dir_all(self.path.parent().unwrap_or(Path::new(".")))?;
-            let part = self.path.with_extension(format!("{}.part", std::process::id()));
-            std::fs::write(&part, file(&data, &self.driver))?;
-            std::fs::rename(&part, &self.path)
-        };
-        // What cannot be kept is compiled again.
-        let _ = write();
     }
 }
 

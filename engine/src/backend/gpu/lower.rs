@@ -19,7 +19,6 @@ use super::adapter::Opened;
 use super::merge;
 use super::pipelines::Pipelines;
 use super::slab::Place;
-use super::tables;
 use super::weights::{Part, Weights};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
@@ -36,7 +35,7 @@ pub use matmul::act_bytes;
 /// The ways that a dispatch can run, by how many columns it has.
 pub struct Dispatch {
     /// Pipelines for tiles of columns, ascending, and the workgroups that cover the matrix; one for other kernels.
-    pub kernels: Vec<Variant>,
+    pub kernels: Vec<Form>,
     /// Which bind group it binds, and where its parameters are.
     pub group: usize,
     /// Place of its parameters, in bytes.
@@ -54,16 +53,16 @@ pub struct Dispatch {
 /// What the workgroups of a dispatch are counted by.
 #[derive(Clone, Copy)]
 pub enum Extent {
-    /// Rows: one variant, whose workgroups are rows.
+    /// Rows: one form, whose workgroups are rows.
     Rows(Rows),
-    /// Columns of a product: the variant is the least that has them all, or the last.
+    /// Columns of a product: the form is the least that has them all, or the last.
     Columns(Rows),
-    /// Blocks of tokens: the first variant where each is a single token, else the second.
+    /// Blocks of tokens: the first form where each is a single token, else the second.
     Blocks,
 }
 
 /// One way to run a dispatch.
-pub struct Variant {
+pub struct Form {
     /// Rows (columns of a product) of one workgroup.
     pub columns: usize,
     /// Index of the pipeline.
@@ -90,13 +89,13 @@ pub struct Run {
 }
 
 impl Dispatch {
-    /// How it runs for a batch, if it has anything to do; `index` is its own.
-    pub fn run(&self, index: usize, batch: &Batch) -> Option<Run> {
+    /// How it runs for a batch with so many [blocks](super::tables::count_blocks), if it has anything to do; `index` is its own.
+    pub fn run(&self, index: usize, batch: &Batch, (blocks, single): (usize, bool)) -> Option<Run> {
         let of = |rows| match rows {
             Rows::Tokens => batch.tokens().len(),
             Rows::Outputs => batch.outputs().len(),
         };
-        let (variant, grid) = match self.extent {
+        let (form, grid) = match self.extent {
             Extent::Rows(rows) => (&self.kernels[0], [of(rows) as u32, self.kernels[0].others]),
             Extent::Columns(rows) => {
                 let n = of(rows);
@@ -105,13 +104,12 @@ impl Dispatch {
                 (v, [v.others, n.div_ceil(v.columns) as u32])
             }
             Extent::Blocks => {
-                let (blocks, single) = tables::count_blocks(batch);
                 let v = &self.kernels[usize::from(!single)];
                 (v, [blocks as u32, v.others])
             }
         };
         let bytes = self.bytes * u64::from(grid[1]);
-        let (pipeline, group, parameters) = (variant.pipeline, self.group, self.parameters);
+        let (pipeline, group, parameters) = (form.pipeline, self.group, self.parameters);
         (grid[0] * grid[1] > 0).then_some(Run { dispatch: index, pipeline, group, parameters, grid, bytes })
     }
 }

@@ -17,6 +17,7 @@
 //! | `merge` | which products are one dispatch |
 //! | `pipelines` | kernels compiled |
 //! | `inspect` | one operation at a time |
+//! | `keep` | small files for a driver |
 //! | [`probe`] | one kernel at a time |
 //! | `roof` | what an adapter does at most |
 //! | `selftest` | whether the driver computes what the kernels say |
@@ -27,6 +28,7 @@
 pub mod adapter;
 mod cache;
 mod inspect;
+mod keep;
 mod lower;
 mod merge;
 mod pipelines;
@@ -48,7 +50,7 @@ use crate::kv::PAGE;
 use crate::plan::Plan;
 use crate::sampler::{Best, MOST_CANDIDATES, Wants};
 use crate::source::Source;
-use adapter::Opened;
+use adapter::{Opened, RELOAD};
 use lower::{Buffers, Lower, Lowered, Run};
 use slab::Slabs;
 use std::path::{Path, PathBuf};
@@ -260,8 +262,7 @@ impl GpuBackend {
             self.gpu.read_with(&self.readback, 0, &mut |_| ())?;
             view = self.staging.get_mapped_range_mut(..size);
         }
-        let hint = "load the model again, or use another device (--device cpu)";
-        view.map_err(|e| self.gpu.error(e.to_string(), hint))?.copy_from_slice(bytes);
+        view.map_err(|e| self.gpu.error(e.to_string(), RELOAD))?.copy_from_slice(bytes);
         self.staging.unmap();
         self.staged = false;
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -279,14 +280,15 @@ impl GpuBackend {
 
     /// Lists what a batch runs, in order: that of the batch before where both have one shape.
     fn list(&mut self, batch: &Batch, want: Wants) {
-        let shape = (batch.tokens().len(), batch.outputs().len(), tables::count_blocks(batch), want);
+        let blocks = tables::count_blocks(batch);
+        let shape = (batch.tokens().len(), batch.outputs().len(), blocks, want);
         if self.listed.replace(shape) == Some(shape) {
             return;
         }
         let dispatches = self.lowered.dispatches.iter().enumerate();
         let meant = dispatches.filter(|(_, dispatch)| dispatch.finds.is_none_or(|finds| finds == want));
         self.runs.clear();
-        self.runs.extend(meant.filter_map(|(i, dispatch)| dispatch.run(i, batch)));
+        self.runs.extend(meant.filter_map(|(i, dispatch)| dispatch.run(i, batch, blocks)));
     }
 
     /// Encodes some runs.

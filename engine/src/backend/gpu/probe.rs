@@ -4,7 +4,10 @@
 use super::adapter::Opened;
 use super::pipelines::Pipelines;
 use super::tables::HEAD;
+use crate::backend::pool::Lines;
 use crate::error::Result;
+use kernels::acts;
+use shaders::layout::GROUP;
 use shaders::{Kernel, place};
 use wgpu::{Buffer, BufferUsages};
 
@@ -109,6 +112,33 @@ impl SetUp {
         gpu.queue.submit([encoder.finish()]);
         gpu.read_with(&self.arena, 0, &mut |_| ())
     }
+}
+
+/// Rows of `k` floats as the processor quantizes them, laid out as `quantize.wgsl` does that, and what the codes stand for.
+///
+/// # Errors
+/// There is no memory for them.
+///
+/// # Panics
+/// If `k` is no multiple of 32.
+pub fn quantized(x: &[f32], k: usize) -> Result<(Vec<u32>, Vec<f64>)> {
+    let (quantize, layout) = (kernels::Kernels::best().quantize, acts::Layout::new(k, 1));
+    let mut lines = Lines::zeroed(layout.bytes())?;
+    let (mut words, mut values) = (vec![], vec![]);
+    for row in x.chunks(k) {
+        let units = &mut lines.bytes_mut()[..layout.bytes()];
+        quantize(row, layout, 0..layout.units(), units);
+        let units = acts::Units::<1>::new(units, layout);
+        for group in (0..units.chunks()).flat_map(|chunk| units.get(chunk, 0)).take(k / GROUP) {
+            let field = |i: usize| group[i][0].cast_unsigned();
+            let sums = [acts::SCALED_HALF_SUMS, acts::SCALED_HALF_SUMS + 1, acts::SCALED_SUM];
+            words.extend((0..=acts::SCALE).chain(sums).map(field));
+            let scale = f64::from(f32::from_bits(field(acts::SCALE)));
+            let codes = (0..acts::SCALE).flat_map(|i| field(i).to_le_bytes());
+            values.extend(codes.map(|code| scale * f64::from(code.cast_signed())));
+        }
+    }
+    Ok((words, values))
 }
 
 /// Runs a kernel with `x` times `y` workgroups.

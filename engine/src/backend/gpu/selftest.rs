@@ -6,8 +6,8 @@
 
 mod measure;
 
-use super::GpuOptions;
 use super::adapter::Opened;
+use super::{GpuOptions, keep};
 use crate::backend::{Check, Variant};
 use crate::error::{Error, Result};
 use crate::graph::Op;
@@ -15,7 +15,6 @@ use crate::plan::{Plan, integer_product};
 use gguf::Format;
 use shaders::{BLOCKS, COLUMNS, Kernel, Reducing, Way};
 use std::collections::BTreeMap;
-use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 
 /// Sums of some hundred products in f32.
@@ -148,14 +147,13 @@ struct Kept {
 
 impl Kept {
     fn open(gpu: &Opened, folder: &Path) -> Kept {
-        let d = &gpu.description;
-        let path = folder.join(format!("checks-{:016x}.json", hash(&format!("{} {} {}", d.name, d.api, d.driver))));
+        let path = keep::path(folder, "checks", &keep::driver(gpu), "json");
         let errors = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         Kept { path, errors: errors.unwrap_or_default(), changed: false }
     }
 
     fn check(&mut self, gpu: &Opened, kernel: Kernel) -> Result<Check> {
-        let key = format!("{} {:016x}", kernel.name(), hash(&kernel.wgsl()));
+        let key = format!("{} {:016x}", kernel.name(), keep::hash(&kernel.wgsl()));
         let known = self.errors.get(&key).copied();
         let error = match known {
             Some(error) => error,
@@ -170,26 +168,12 @@ impl Kept {
         Ok(Check { kernel: kernel.name(), error, good: error < allowed, fresh: known.is_none() })
     }
 
-    /// Keeps what is new, if the folder can be written; what cannot be kept is tested again.
+    /// Keeps what is new.
     fn save(&self) {
-        if !self.changed {
-            return;
+        if self.changed
+            && let Ok(text) = serde_json::to_vec_pretty(&self.errors)
+        {
+            keep::keep(&self.path, &text);
         }
-        let write = || -> std::io::Result<()> {
-            let folder = self.path.parent().unwrap_or(Path::new("."));
-            std::fs::create_dir_all(folder)?;
-            let part = self.path.with_extension(format!("{}.part", std::process::id()));
-            std::fs::write(&part, serde_json::to_vec_pretty(&self.errors)?)?;
-            std::fs::rename(&part, &self.path)
-        };
-        // A read-only folder is no reason not to run a model.
-        let _ = write();
     }
-}
-
-/// A number for a text, for names of files.
-pub fn hash(text: &str) -> u64 {
-    let mut hasher = rustc_hash::FxHasher::default();
-    hasher.write(text.as_bytes());
-    hasher.finish()
 }

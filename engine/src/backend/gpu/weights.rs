@@ -230,9 +230,7 @@ impl Uploader<'_> {
     fn flush(&mut self) -> Result<()> {
         self.in_flight = 0;
         self.gpu.queue.submit([]);
-        let done = self.gpu.device.poll(wgpu::PollType::wait_indefinitely());
-        self.gpu.check()?;
-        done.map(|_| ()).map_err(|e| self.gpu.error(e.to_string(), "load the model again, or use another device"))
+        self.gpu.wait()
     }
 }
 

@@ -5,7 +5,7 @@ use super::super::adapter::Opened;
 use super::super::cache::Kept;
 use super::super::pipelines::Pipelines;
 use super::super::tables::HEAD;
-use super::{Dispatch, Extent, FINDERS, Lower, Lowered, Variant, Wanted};
+use super::{Dispatch, Extent, FINDERS, Form, Lower, Lowered, Wanted};
 use crate::error::Result;
 use crate::plan::{Plan, StepKind};
 use shaders::place;
@@ -40,7 +40,7 @@ impl<'a> Lower<'a> {
         for (i, w) in self.wanted.iter().enumerate() {
             let mut kernels = vec![];
             for &(columns, kernel, others) in &w.kernels {
-                kernels.push(Variant { columns, pipeline: pipelines.get(gpu, kernel)?, others });
+                kernels.push(Form { columns, pipeline: pipelines.get(gpu, kernel)?, others });
             }
             let cache = w.kv.map(|layer| self.buffers.kv[layer].buffer);
             let key: Key = (w.kernels[0].1.file(), w.part.map(|part| part.buffer), cache);

@@ -1,7 +1,7 @@
 //! The error of one kernel on small random input, against f64 arithmetic of the processor.
 
 use super::super::adapter::Opened;
-use super::super::probe::{Memory, run};
+use super::super::probe::{Memory, quantized, run};
 use super::super::tables::HEAD;
 use crate::error::{Error, Result};
 use gguf::Format;
@@ -13,8 +13,8 @@ pub fn error(gpu: &Opened, kernel: Kernel) -> Result<f64> {
     let measured = match kernel {
         Kernel::MatMul { format, columns, way } => product(gpu, format, columns, way),
         Kernel::Quantize => quantize(gpu),
-        Kernel::RmsNormNarrow(_) | Kernel::Eights(Reducing::RmsNorm) => norm(gpu, kernel),
-        Kernel::Eights(Reducing::LayerNorm) => layer_norm(gpu, kernel),
+        Kernel::RmsNormNarrow(_) | Kernel::Eights(Reducing::RmsNorm) => norm(gpu, kernel, false),
+        Kernel::Eights(Reducing::LayerNorm) => norm(gpu, kernel, true),
         Kernel::Eights(Reducing::Best { .. }) => best(gpu, kernel),
         Kernel::Eights(Reducing::Attention { half }) => attention(gpu, kernel, half, 20),
         Kernel::AttentionNarrow { half, subgroup, blocks } => attention(gpu, kernel, half, blocks * subgroup * 4),
@@ -37,28 +37,11 @@ fn nmse(found: &[f32], expected: &[f64]) -> f64 {
     error / expected.iter().map(|e| e * e).sum::<f64>()
 }
 
-/// Floats as `quantize.wgsl` lays them out by groups of 32 (codes, scale, scaled sums), and what the codes stand for.
-fn codes(x: &[f32]) -> (Vec<u32>, Vec<f64>) {
-    let (mut words, mut values) = (vec![], vec![]);
-    for group in x.chunks(GROUP) {
-        let top = group.iter().fold(0f32, |top, x| top.max(x.abs()));
-        let (inverse, scale) = (127.0 / top, top / 127.0);
-        let codes: Vec<i8> = group.iter().map(|x| (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8).collect();
-        words.extend(codes.chunks(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]].map(i8::cast_unsigned))));
-        let sum = |codes: &[i8]| codes.iter().map(|c| f32::from(*c)).sum::<f32>();
-        let (low, high) = codes.split_at(GROUP / 2);
-        let sums = [sum(low), sum(high), sum(&codes)].map(|sum| scale * sum);
-        words.extend([scale, sums[0], sums[1], sums[2]].map(f32::to_bits));
-        values.extend(codes.iter().map(|c| f64::from(scale) * f64::from(*c)));
-    }
-    (words, values)
-}
-
 /// Two rows of nine groups, more than a workgroup takes. What is off is counted in codes and in the numbers behind them.
 fn quantize(gpu: &Opened) -> Result<f64> {
     let (rows, k) = (2, 9 * GROUP);
     let x: Vec<f32> = (0..rows * k).map(|i| random(i) * 1.5f32.powi((i / GROUP) as i32 - 9)).collect();
-    let (words, _) = codes(&x);
+    let (words, _) = quantized(&x, k)?;
     let op = ops::Quantize { x: 0, out: x.len() as u32, k: k as u32 };
     let mut arena = x;
     let at = arena.len();
@@ -121,7 +104,7 @@ fn product(gpu: &Opened, format: Format, columns: usize, way: Way) -> Result<f64
     let mut arena: Vec<f32> = (0..n * k).map(|i| random(i + 7)).collect();
     let mut x: Vec<f64> = arena.iter().map(|x| f64::from(*x)).collect();
     if way.is_dot() {
-        let (words, values) = codes(&arena);
+        let (words, values) = quantized(&arena, k)?;
         (arena, x) = (bytemuck::pod_collect_to_vec(&words), values);
     }
     let at = arena.len();
@@ -154,55 +137,28 @@ fn product(gpu: &Opened, format: Format, columns: usize, way: Way) -> Result<f64
     Ok(nmse(&after.arena[at..], &expected))
 }
 
-fn norm(gpu: &Opened, kernel: Kernel) -> Result<f64> {
-    let (rows, width) = (3, 100);
+/// Rows that are not whole rounds of a workgroup; where `centred`, their mean is taken off first.
+fn norm(gpu: &Opened, kernel: Kernel, centred: bool) -> Result<f64> {
+    let (rows, width, eps) = (3, 100, 1e-5);
     let mut arena: Vec<f32> = (0..rows * width).map(random).collect();
     let weight: Vec<f32> = (0..width).map(|i| random(i + 1000)).collect();
+    let mean = |of: &[f64]| of.iter().sum::<f64>() / width as f64;
     let row = |x: &[f32]| {
-        let mean = x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / width as f64;
-        let factor = 1.0 / (mean + 1e-5).sqrt();
-        x.iter().zip(&weight).map(|(v, w)| f64::from(*v) * factor * f64::from(*w)).collect::<Vec<_>>()
+        let mut x: Vec<f64> = x.iter().map(|v| f64::from(*v)).collect();
+        let off = if centred { mean(&x) } else { 0.0 };
+        x.iter_mut().for_each(|v| *v -= off);
+        let squares: Vec<f64> = x.iter().map(|v| v * v).collect();
+        let factor = 1.0 / (mean(&squares) + f64::from(eps)).sqrt();
+        x.iter().zip(&weight).map(|(v, w)| v * factor * f64::from(*w)).collect::<Vec<_>>()
     };
     let expected: Vec<f64> = arena.chunks(width).flat_map(row).collect();
-    let op = ops::RmsNorm {
-        x: 0,
-        out: arena.len() as u32,
-        residual: NONE,
-        weight: 0,
-        width: width as u32,
-        slices: 1,
-        eps: 1e-5,
-    };
+    let (x, out, weight_at, width_of, slices) = (0, arena.len() as u32, 0, width as u32, 1);
+    let plain = ops::RmsNorm { x, out, residual: NONE, weight: weight_at, width: width_of, slices, eps };
+    let layer =
+        ops::LayerNorm { x, out, weight: weight_at, bias: NONE, width: width_of, slices, weights: 0, biases: 0, eps };
+    let op = if centred { bytemuck::bytes_of(&layer) } else { bytemuck::bytes_of(&plain) };
     arena.resize(2 * rows * width, 0.0);
-    let memory = Memory { op: bytemuck::bytes_of(&op), arena: &arena, vectors: &weight, ..Memory::default() };
-    let after = run(gpu, kernel, &memory, [rows as u32, 1])?;
-    Ok(nmse(&after.arena[rows * width..], &expected))
-}
-
-fn layer_norm(gpu: &Opened, kernel: Kernel) -> Result<f64> {
-    let (rows, width) = (3, 100);
-    let mut arena: Vec<f32> = (0..rows * width).map(random).collect();
-    let weight: Vec<f32> = (0..width).map(|i| random(i + 1000)).collect();
-    let row = |x: &[f32]| {
-        let mean = x.iter().map(|v| f64::from(*v)).sum::<f64>() / width as f64;
-        let squares = x.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>();
-        let factor = 1.0 / (squares / width as f64 + 1e-5).sqrt();
-        x.iter().zip(&weight).map(|(v, w)| (f64::from(*v) - mean) * factor * f64::from(*w)).collect::<Vec<_>>()
-    };
-    let expected: Vec<f64> = arena.chunks(width).flat_map(row).collect();
-    let op = ops::LayerNorm {
-        x: 0,
-        out: arena.len() as u32,
-        weight: 0,
-        bias: NONE,
-        width: width as u32,
-        slices: 1,
-        weights: 0,
-        biases: 0,
-        eps: 1e-5,
-    };
-    arena.resize(2 * rows * width, 0.0);
-    let memory = Memory { op: bytemuck::bytes_of(&op), arena: &arena, vectors: &weight, ..Memory::default() };
+    let memory = Memory { op, arena: &arena, vectors: &weight, ..Memory::default() };
     let after = run(gpu, kernel, &memory, [rows as u32, 1])?;
     Ok(nmse(&after.arena[rows * width..], &expected))
 }
