@@ -12,6 +12,9 @@ var<workgroup> parts: array<i32, $WG>;
 // Below this a group counts as zeros (2^-120), from this on nothing is finite.
 const TINY: u32 = 0x03800000u;
 const INFINITE: u32 = 0x7f800000u;
+// 2^100, and 2^-64.
+const LARGE: u32 = 0x71800000u;
+const SMALLER: f32 = 5.421010862427522e-20;
 
 // Of the bits of four values; eight lanes that follow each other have a group. Waits for the workgroup.
 fn coded(li: u32, x: vec4<u32>) -> Coded {
@@ -30,7 +33,10 @@ fn coded(li: u32, x: vec4<u32>) -> Coded {
         scale = 0x7fc00000u;
     } else if (top >= TINY) {
         let most = bitcast<f32>(top);
-        let near = round(bitcast<vec4<f32>>(x) * (127.0 / most));
+        // Drivers owe no quotient of divisors beyond 2^126: of large groups both sides are made smaller by a power of two,
+        // which changes no digit of what does not round to 0.
+        let smaller = select(1.0, SMALLER, top >= LARGE);
+        let near = round((bitcast<vec4<f32>>(x) * smaller) * (127.0 / (most * smaller)));
         codes = vec4<i32>(clamp(near, vec4<f32>(-127.0), vec4<f32>(127.0)));
         scale = bitcast<u32>(most / 127.0);
     }
