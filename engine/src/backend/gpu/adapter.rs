@@ -66,12 +66,26 @@ fn lacks(limits: &Limits) -> Option<String> {
     (!lacks.is_empty()).then(|| lacks.join("; "))
 }
 
+/// What is wrong with the version of desktop OpenGL, if this is its text: compute shaders came with 4.3, while some drivers
+/// make a context of just the 3.3 that they are asked for, with compute shaders as an extension that no shader can name.
+fn old_opengl(version: &str) -> Option<String> {
+    let number = version.split_whitespace().next().unwrap_or_default();
+    let mut parts = number.split('.').map(str::parse::<u32>);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < (4, 3) => {
+            Some(format!("compute shaders: its driver gives OpenGL {major}.{minor}, needed are 4.3 or ES 3.1"))
+        }
+        _ => None,
+    }
+}
+
 fn describe(index: usize, adapter: &Adapter) -> Description {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
     let subgroup = [info.subgroup_min_size, info.subgroup_max_size];
     let has = |feature| features.contains(feature);
     let has = [has(Features::SUBGROUP), has(Features::SHADER_F16)];
     let (variant, why) = best(kind(adapter), has, subgroup);
+    let old = (info.backend == wgpu::Backend::Gl).then(|| old_opengl(&info.driver_info)).flatten();
     let lacked = |v: Variant| way(v, has, subgroup).err().map(|lacked| (v, lacked));
     Description {
         index,
@@ -86,7 +100,7 @@ fn describe(index: usize, adapter: &Adapter) -> Description {
         variant,
         why,
         without: Variant::ALL.into_iter().filter_map(lacked).collect(),
-        lacks: lacks(&limits),
+        lacks: old.or_else(|| lacks(&limits)),
     }
 }
 
@@ -475,6 +489,15 @@ mod tests {
         assert_eq!(lacks(&Limits::default()), None);
         let lacks = lacks(&Limits { max_compute_invocations_per_workgroup: 128, ..Limits::default() });
         assert_eq!(lacks.as_deref(), Some("128 invocations a workgroup, needed are 256"));
+    }
+
+    #[test]
+    fn an_opengl_without_compute_shaders_says_so() {
+        let found = old_opengl("3.3.0 NVIDIA 580.159.04").expect("too old");
+        assert!(found.contains("OpenGL 3.3"), "{found}");
+        for sound in ["4.5 (Core Profile) Mesa 22.3.6", "4.6.0 NVIDIA 580.159.04", "OpenGL ES 3.2 Mesa 22.3.6", ""] {
+            assert_eq!(old_opengl(sound), None);
+        }
     }
 
     #[test]
