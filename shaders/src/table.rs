@@ -11,11 +11,11 @@ pub const MAX_HEAD: usize = 1024;
 /// Most experts of a layer that routing has room for.
 pub const MAX_EXPERTS: usize = 512;
 /// Slices of a row that [`Kernel::Best`] and [`Kernel::Topk`] are shared out by.
-pub const SLICES: usize = 16;
+pub const SLICES: usize = 32;
 /// Logits of a row that [`Kernel::Topk`] finds.
 pub const TOP: usize = 64;
-/// Invocations of [`Kernel::Topk`]: one for each value of eight bits.
-const TOP_WG: usize = 256;
+/// Invocations of [`Kernel::Topk`], one for each value of eight bits, and of what is to have many reads under way.
+const MANY_WG: usize = 256;
 /// Queries that [`Kernel::AttentionNarrow`] takes at once.
 pub const QUERIES: usize = 4;
 /// Subgroups that kernels for adapters that are CPUs are made for.
@@ -121,13 +121,56 @@ impl Way {
 /// and all of them give the same bits. Workgroups of [`ROW_WG`] are eights of eights.
 pub const EIGHT: usize = 8;
 
+/// How a workgroup walks a row that it norms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Walk {
+    /// In floats: rows that are no quads.
+    Floats,
+    /// In quads, one of each invocation of a small workgroup: heads.
+    Short,
+    /// In quads, several of each invocation of a large one.
+    Long,
+}
+
+impl Walk {
+    /// Every way to walk.
+    pub const ALL: [Walk; 3] = [Walk::Floats, Walk::Short, Walk::Long];
+
+    /// The way for rows of so many floats.
+    pub fn of_row(width: usize) -> Walk {
+        match width {
+            _ if !width.is_multiple_of(4) => Walk::Floats,
+            _ if width <= 4 * ROW_WG => Walk::Short,
+            _ => Walk::Long,
+        }
+    }
+
+    fn invocations(self) -> usize {
+        if self == Walk::Long { MANY_WG } else { ROW_WG }
+    }
+
+    /// Reads that an invocation has under way.
+    fn reads(self) -> usize {
+        if self == Walk::Short { 1 } else { 4 }
+    }
+
+    /// What it adds to the name of a kernel.
+    fn suffix(self) -> &'static str {
+        match self {
+            Walk::Floats => "-floats",
+            Walk::Short => "-short",
+            Walk::Long => "",
+        }
+    }
+}
+
 /// Kernels that add up over a workgroup, of which there is a variant that does so in eights of lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reducing {
     /// [`Kernel::RmsNorm`].
-    RmsNorm,
+    RmsNorm(Walk),
     /// [`Kernel::LayerNorm`].
-    LayerNorm,
+    LayerNorm(Walk),
     /// [`Kernel::Attention`].
     Attention {
         /// Whether the cache holds half floats.
@@ -142,9 +185,13 @@ pub enum Reducing {
 
 impl Reducing {
     /// All of them.
-    pub const ALL: [Reducing; 6] = [
-        Reducing::RmsNorm,
-        Reducing::LayerNorm,
+    pub const ALL: [Reducing; 10] = [
+        Reducing::RmsNorm(Walk::Floats),
+        Reducing::RmsNorm(Walk::Short),
+        Reducing::RmsNorm(Walk::Long),
+        Reducing::LayerNorm(Walk::Floats),
+        Reducing::LayerNorm(Walk::Short),
+        Reducing::LayerNorm(Walk::Long),
         Reducing::Attention { half: true },
         Reducing::Attention { half: false },
         Reducing::Best { merge: false },
@@ -154,8 +201,8 @@ impl Reducing {
     /// The kernel that needs no subgroups.
     pub fn baseline(self) -> Kernel {
         match self {
-            Reducing::RmsNorm => Kernel::RmsNorm,
-            Reducing::LayerNorm => Kernel::LayerNorm,
+            Reducing::RmsNorm(walk) => Kernel::RmsNorm(walk),
+            Reducing::LayerNorm(walk) => Kernel::LayerNorm(walk),
             Reducing::Attention { half } => Kernel::Attention { half },
             Reducing::Best { merge } => Kernel::Best { merge },
         }
@@ -177,6 +224,17 @@ pub enum Act {
 impl Act {
     /// All of them.
     pub const ALL: [Act; 6] = [Act::Silu, Act::GeluTanh, Act::GeluErf, Act::Relu, Act::ReluSquared, Act::Sigmoid];
+}
+
+/// What an adapter can be asked to do as fast as it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peak {
+    /// Read memory.
+    Read,
+    /// Multiply and add floats.
+    Float,
+    /// Multiply and add 8-bit integers.
+    Int8,
 }
 
 /// A variant of a kernel.
@@ -203,11 +261,11 @@ pub enum Kernel {
         dot: bool,
     },
     /// RMS norm.
-    RmsNorm,
+    RmsNorm(Walk),
     /// The same in subgroups of this many lanes.
     RmsNormNarrow(usize),
     /// Layer norm.
-    LayerNorm,
+    LayerNorm(Walk),
     /// Activation.
     Act(Act),
     /// Gated activation.
@@ -237,10 +295,7 @@ pub enum Kernel {
         merge: bool,
     },
     /// A measurement of what an adapter does at most.
-    Roof {
-        /// Whether it reads memory, not computes.
-        read: bool,
-    },
+    Roof(Peak),
     /// Rotary embedding and storage of keys and values.
     RopeStore {
         /// Whether the cache holds half floats.
@@ -270,14 +325,15 @@ pub const BLOCKS: [usize; 4] = [1, 2, 4, 8];
 impl Kernel {
     /// Every variant.
     pub fn all() -> Vec<Kernel> {
-        let mut all = vec![Kernel::RmsNorm, Kernel::LayerNorm, Kernel::Gather, Kernel::Copy, Kernel::Softcap];
+        let mut all = vec![Kernel::Gather, Kernel::Copy, Kernel::Softcap];
+        all.extend(Walk::ALL.into_iter().flat_map(|walk| [Kernel::RmsNorm(walk), Kernel::LayerNorm(walk)]));
         all.extend([Kernel::ClampedGlu, Kernel::Adapt, Kernel::Route, Kernel::Combine, Kernel::Quantize]);
         all.extend(Reducing::ALL.map(Kernel::Eights));
         all.extend(Act::ALL.map(Kernel::Act));
         all.extend(Act::ALL.map(Kernel::GatedAct));
         all.extend([false, true].map(|merge| Kernel::Best { merge }));
         all.extend([false, true].map(|merge| Kernel::Topk { merge }));
-        all.extend([true, false].map(|read| Kernel::Roof { read }));
+        all.extend([Peak::Read, Peak::Float, Peak::Int8].map(Kernel::Roof));
         for half in [true, false] {
             all.extend([Kernel::RopeStore { half }, Kernel::Attention { half }]);
             for subgroup in SUBGROUPS {
@@ -306,8 +362,8 @@ impl Kernel {
             Kernel::Quantize => "quantize",
             Kernel::Eights(of) => of.baseline().file(),
             Kernel::Experts { .. } => "experts",
-            Kernel::RmsNorm => "rms_norm",
-            Kernel::LayerNorm => "layer_norm",
+            Kernel::RmsNorm(_) => "rms_norm",
+            Kernel::LayerNorm(_) => "layer_norm",
             Kernel::Act(_) => "act",
             Kernel::Softcap => "softcap",
             Kernel::Adapt => "adapt",
@@ -318,7 +374,7 @@ impl Kernel {
             Kernel::Gather => "gather",
             Kernel::Best { .. } => "best",
             Kernel::Topk { .. } => "topk",
-            Kernel::Roof { .. } => "roof",
+            Kernel::Roof(_) => "roof",
             Kernel::RopeStore { .. } => "rope_store",
             Kernel::Attention { .. } => "attention",
             Kernel::AttentionNarrow { .. } => "attention_narrow",
@@ -346,7 +402,11 @@ impl Kernel {
             Kernel::RmsNormNarrow(subgroup) => format!("rms-norm-narrow-sub{subgroup}"),
             Kernel::Best { merge: true } => "best-merge".into(),
             Kernel::Topk { merge: true } => "topk-merge".into(),
-            Kernel::Roof { read } => if read { "roof-read" } else { "roof-f32" }.into(),
+            Kernel::Roof(Peak::Read) => "roof-read".into(),
+            Kernel::Roof(Peak::Float) => "roof-f32".into(),
+            Kernel::Roof(Peak::Int8) => "roof-int8".into(),
+            Kernel::RmsNorm(walk) => format!("rms-norm{}", walk.suffix()),
+            Kernel::LayerNorm(walk) => format!("layer-norm{}", walk.suffix()),
             one => one.file().replace('_', "-"),
         }
     }
@@ -384,7 +444,9 @@ impl Kernel {
             Kernel::MatMul { way, .. } => way.invocations(),
             Kernel::Experts { .. } => Way::Wide.invocations(),
             Kernel::AttentionNarrow { subgroup, .. } | Kernel::RmsNormNarrow(subgroup) => subgroup,
-            Kernel::Topk { .. } => TOP_WG,
+            Kernel::Topk { .. } | Kernel::Best { merge: false } | Kernel::Roof(_) => MANY_WG,
+            Kernel::RmsNorm(walk) | Kernel::LayerNorm(walk) => walk.invocations(),
+            Kernel::Eights(of) => of.baseline().invocations(),
             _ => ROW_WG,
         }
     }
@@ -430,7 +492,8 @@ impl Kernel {
                 set("QUADWISE", 1);
                 set("SUB", subgroup);
             }
-            Kernel::Roof { read } => set("READ", usize::from(read)),
+            Kernel::Roof(peak) => roof(&mut set, peak),
+            Kernel::RmsNorm(walk) | Kernel::LayerNorm(walk) => norm(&mut set, walk),
             Kernel::Topk { merge } => {
                 set("SLICES", SLICES);
                 set("K", TOP);
@@ -491,6 +554,16 @@ fn attention_narrow(set: &mut dyn FnMut(&str, usize), half: bool, subgroup: usiz
     set("PQ", PAGE / 4 / subgroup);
     set("CHUNK", 4 * subgroup);
     set("CHUNKWORDS", 4 * subgroup / per);
+}
+
+fn roof(set: &mut dyn FnMut(&str, usize), peak: Peak) {
+    set("READ", usize::from(peak == Peak::Read));
+    set("INT8", usize::from(peak == Peak::Int8));
+}
+
+fn norm(set: &mut dyn FnMut(&str, usize), walk: Walk) {
+    set("QUADWISE", usize::from(walk != Walk::Floats));
+    set("READS", walk.reads());
 }
 
 fn kv(half: bool) -> &'static str {

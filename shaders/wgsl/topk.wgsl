@@ -5,11 +5,12 @@
 // The least of them is found digit by digit, eight bits at a time, by counting how many candidates have which: first of
 // the logit, then, among equal ones, of the token. It ends as soon as a count is what is wanted.
 //
-// Bytes: the row once from memory, then up to seven times from the caches, a warp reading 512 bytes side by side; 16
-// slices of 256 invocations a row. Expected: some tens of microseconds, against the read-back of the row that it saves and
-// the processor's pass over it.
+// Bytes: the row once from memory, then up to seven times from the caches, lanes side by side; $SLICES slices of $WG
+// invocations a row, each with eight reads under way. A digit takes four barriers. Expected: some microseconds, against the
+// read-back of the row that it saves and the processor's pass over it.
 #import step
 #import logit
+#let pass = 8 * $WG
 
 struct Op {
     x: u32,
@@ -22,9 +23,10 @@ struct Op {
 @group(0) @binding(1) var<uniform> op: Op;
 @group(0) @binding(8) var<storage, read_write> results: array<u32>;
 
-// How many candidates have each digit; of them and all larger ones; which digit is wanted, and how many have a larger one.
+// How many candidates have each digit, and each sixteen of them; which digit is wanted, how many have a larger one, and how
+// many that or a larger one.
 var<workgroup> counts: array<atomic<u32>, 256>;
-var<workgroup> sums: array<u32, 256>;
+var<workgroup> sixteens: array<u32, 16>;
 var<workgroup> digit: u32;
 var<workgroup> above: u32;
 var<workgroup> within: u32;
@@ -79,29 +81,40 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
             digit = NONE;
         }
         workgroupBarrier();
-        for (var i = li; i < n; i += $WG) {
-            let c = candidate(id.x, id.y, i);
+        for (var start = 0u; start < n; start += $pass) {
+#for r in 0..8
+#let ahead = $r * $WG
+            let c$r = candidate(id.x, id.y, min(start + li + $ahead, n - 1));
+#end
+#for r in 0..8
+#let ahead = $r * $WG
             // Whether it has the digits found so far.
-            let rest = select(c.order ^ order, c.key ^ key, by_key);
-            let same = (by_key || c.key == key) && (place % 4 == 0 || rest >> (shift + 8) == 0);
-            if (c.key != 0 && same) {
-                atomicAdd(&counts[(select(c.order, c.key, by_key) >> shift) & 255], 1u);
+            let rest$r = select(c$r.order ^ order, c$r.key ^ key, by_key);
+            let same$r = (by_key || c$r.key == key) && (place % 4 == 0 || rest$r >> (shift + 8) == 0);
+            if (start + li + $ahead < n && c$r.key != 0 && same$r) {
+                atomicAdd(&counts[(select(c$r.order, c$r.key, by_key) >> shift) & 255], 1u);
             }
+#end
         }
         workgroupBarrier();
-        sums[li] = atomicLoad(&counts[li]);
-        workgroupBarrier();
-        for (var reach = 1u; reach < 256; reach *= 2u) {
-            let more = select(0u, sums[min(li + reach, 255u)], li + reach < 256);
-            workgroupBarrier();
-            sums[li] += more;
-            workgroupBarrier();
+        if (li < 16) {
+            var sixteen = 0u;
+#for i in 0..16
+            sixteen += atomicLoad(&counts[li * 16 + $i]);
+#end
+            sixteens[li] = sixteen;
         }
-        let larger = select(0u, sums[min(li + 1, 255u)], li < 255);
-        if (sums[li] >= wanted && larger < wanted) {
+        workgroupBarrier();
+        var larger = 0u;
+#for i in 1..16
+        larger += select(0u, sixteens[$i], $i > li / 16);
+        larger += select(0u, atomicLoad(&counts[li / 16 * 16 + $i]), $i > li % 16);
+#end
+        let least = larger + atomicLoad(&counts[li]);
+        if (least >= wanted && larger < wanted) {
             digit = li;
             above = larger;
-            within = sums[li];
+            within = least;
         }
         workgroupBarrier();
         let found = workgroupUniformLoad(&digit);
@@ -125,13 +138,20 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
 #else
     let at = op.slices + (id.x * $SLICES + id.y) * $K * 2;
 #end
-    for (var i = li; i < n; i += $WG) {
-        let c = candidate(id.x, id.y, i);
-        if (c.key != 0 && (c.key > key || (c.key == key && c.order >= order))) {
+    for (var start = 0u; start < n; start += $pass) {
+#for r in 0..8
+#let ahead = $r * $WG
+        let c$r = candidate(id.x, id.y, min(start + li + $ahead, n - 1));
+#end
+#for r in 0..8
+#let ahead = $r * $WG
+        let taken$r = c$r.key > key || (c$r.key == key && c$r.order >= order);
+        if (start + li + $ahead < n && c$r.key != 0 && taken$r) {
             let slot = atomicAdd(&taken, 1u);
-            results[at + slot * 2] = 0xffffffu - c.order;
-            results[at + slot * 2 + 1] = c.logit;
+            results[at + slot * 2] = 0xffffffu - c$r.order;
+            results[at + slot * 2 + 1] = c$r.logit;
         }
+#end
     }
     workgroupBarrier();
     for (var slot = atomicLoad(&taken) + li; slot < $K; slot += $WG) {

@@ -34,8 +34,9 @@ fn weights_beyond_a_binding_are_cut() {
     for (name, bytes) in [("llama", Model::llama(3).bytes()), ("deepseek2", mixture)] {
         for a in &adapters {
             let run = |binding| {
-                let mut backend = load(open(a.index, binding), &bytes, 5).unwrap_or_else(|error| panic!("{error}"));
-                logits(&mut backend, &TOKENS).unwrap_or_else(|error| panic!("{error}"))
+                // Few tokens, so that what is found of their rows has room in so small a binding.
+                let mut backend = load(open(a.index, binding), &bytes, 2).unwrap_or_else(|error| panic!("{error}"));
+                logits(&mut backend, &TOKENS[..2]).unwrap_or_else(|error| panic!("{error}"))
             };
             let whole = run(u64::MAX);
             let cut = run(48 << 10);

@@ -5,7 +5,7 @@ use engine::backend::gpu::adapter::Opened;
 use engine::backend::gpu::probe::{Memory, run};
 use gguf::Format;
 use shaders::layout::ALL;
-use shaders::{ACT_QUADS, Act, COLUMNS, Kernel, NONE, ROW_WG, Reducing, SLICES, SUBGROUPS, TOP, Way, ops};
+use shaders::{ACT_QUADS, Act, COLUMNS, Kernel, NONE, ROW_WG, Reducing, SLICES, SUBGROUPS, TOP, Walk, Way, ops};
 use tests::gpu::{
     FUNCTION, HALVES, PRODUCT, SENTINEL, activation, can, compare, done, floats, matrix, on_every_adapter, quantized,
     step,
@@ -329,7 +329,7 @@ fn gated_activations() {
 fn norms_of_rows_and_heads() {
     on_every_adapter(&|gpu| {
         let mut failures = vec![];
-        for (rows, slices, width) in [(1, 1, 1), (3, 1, 576), (2, 5, 66), (1, 2, 1000)] {
+        for (rows, slices, width) in [(1, 1, 1), (3, 1, 576), (2, 5, 66), (2, 3, 64), (1, 2, 1000), (2, 1, 5124)] {
             let mut random = Random::new(width as u64);
             let n = rows * slices * width;
             let (x, weight) = (floats(&mut random, n), floats(&mut random, width));
@@ -359,7 +359,10 @@ fn norms_of_rows_and_heads() {
             let none = ops::RmsNorm { residual: NONE, ..op };
             let alone: Vec<f64> = expected.iter().zip(&arena).map(|(y, x)| y - f64::from(*x)).collect();
             let kernels = SUBGROUPS.map(Kernel::RmsNormNarrow).into_iter().filter(|_| width % 4 == 0);
-            let all = kernels.chain([Kernel::RmsNorm, Kernel::Eights(Reducing::RmsNorm)]);
+            // In floats any row can be walked.
+            let walks = Walk::ALL.into_iter().filter(|&walk| walk == Walk::Floats || width % 4 == 0);
+            let wide = walks.flat_map(|walk| [Kernel::RmsNorm(walk), Kernel::Eights(Reducing::RmsNorm(walk))]);
+            let all = kernels.chain(wide);
             for kernel in all.filter(|&kernel| can(gpu, kernel)) {
                 for (op, expected) in [(op, &expected), (none, &alone)] {
                     let memory = Memory { op: bytemuck::bytes_of(&op), ..memory };
@@ -373,56 +376,61 @@ fn norms_of_rows_and_heads() {
     });
 }
 
+/// The largest of rows, by every kernel that finds it.
+fn largest(gpu: &Opened, width: usize) -> Vec<String> {
+    let slices = SLICES;
+    let mut random = Random::new(77);
+    let row = |edits: &[(usize, f32)]| {
+        let mut row = floats(&mut random, width);
+        edits.iter().for_each(|&(at, value)| row[at] = value);
+        row
+    };
+    let low = f32::NEG_INFINITY;
+    let (nan, edges) = (f32::NAN, [0, 63, 64, 65, width - 1]);
+    let mut row = row;
+    let mut rows: Vec<(Vec<f32>, u32)> = edges.map(|at| (row(&[(at, 2.0)]), at as u32)).to_vec();
+    rows.push((row(&[(900, 3.0), (20, 3.0), (21, 3.0)]), 20));
+    rows.push((row(&[(5, f32::INFINITY), (1000, nan), (700, -nan)]), 700 | 1 << 31));
+    rows.push((vec![low; width], u32::MAX));
+    let only: Vec<f32> = (0..width).map(|i| if i == 999 { -1e-40 } else { low }).collect();
+    rows.push((only, 999));
+    // Both zeros are one number.
+    let zero = |i: usize| [(3, -0.0), (8, 0.0)].into_iter().find(|z| z.0 == i).map_or(-1.0, |z| z.1);
+    rows.push(((0..width).map(zero).collect(), 3));
+    let n = rows.len();
+    let arena: Vec<f32> = rows.iter().flat_map(|row| row.0.clone()).collect();
+    let op = ops::Best { x: 0, width: width as u32, rows: n as u32 };
+    let tables = step(n, &[]);
+    let plain = |merge| Kernel::Best { merge };
+    let eights = |merge| Kernel::Eights(Reducing::Best { merge });
+    let ways: [&dyn Fn(bool) -> Kernel; 2] = [&plain, &eights];
+    let mut failures = vec![];
+    for way in ways.into_iter().filter(|way| can(gpu, way(false))) {
+        let mut results = vec![0; n * (1 + 2 * slices) + 1];
+        for (merge, others) in [(false, slices as u32), (true, 1)] {
+            let memory = Memory {
+                tables: &tables,
+                op: bytemuck::bytes_of(&op),
+                arena: &arena,
+                cache: &results,
+                ..Memory::default()
+            };
+            results = done(gpu, way(merge), &memory, [n as u32, others]).cache;
+        }
+        let wrong = rows.iter().zip(&results).enumerate().filter(|(_, (row, found))| row.1 != **found);
+        let name = way(false).name();
+        failures.extend(
+            wrong.map(|(i, (row, found))| format!("{name} of row {i} of {width}: {found:#x}, expected {:#x}", row.1)),
+        );
+        failures.extend((results[n * (1 + 2 * slices)] != 0).then(|| format!("{name} wrote behind its output")));
+    }
+    failures
+}
+
+/// Rows of less than a round of reads, and of more than one.
 #[test]
 fn the_largest_of_rows() {
-    on_every_adapter(&|gpu| {
-        let (width, slices) = (1036, SLICES);
-        let mut random = Random::new(77);
-        let row = |edits: &[(usize, f32)]| {
-            let mut row = floats(&mut random, width);
-            edits.iter().for_each(|&(at, value)| row[at] = value);
-            row
-        };
-        let low = f32::NEG_INFINITY;
-        let (nan, edges) = (f32::NAN, [0, 63, 64, 65, 1035]);
-        let mut row = row;
-        let mut rows: Vec<(Vec<f32>, u32)> = edges.map(|at| (row(&[(at, 2.0)]), at as u32)).to_vec();
-        rows.push((row(&[(900, 3.0), (20, 3.0), (21, 3.0)]), 20));
-        rows.push((row(&[(5, f32::INFINITY), (1000, nan), (700, -nan)]), 700 | 1 << 31));
-        rows.push((vec![low; width], u32::MAX));
-        let only: Vec<f32> = (0..width).map(|i| if i == 999 { -1e-40 } else { low }).collect();
-        rows.push((only, 999));
-        // Both zeros are one number.
-        let zero = |i: usize| [(3, -0.0), (8, 0.0)].into_iter().find(|z| z.0 == i).map_or(-1.0, |z| z.1);
-        rows.push(((0..width).map(zero).collect(), 3));
-        let n = rows.len();
-        let arena: Vec<f32> = rows.iter().flat_map(|row| row.0.clone()).collect();
-        let op = ops::Best { x: 0, width: width as u32, rows: n as u32 };
-        let tables = step(n, &[]);
-        let plain = |merge| Kernel::Best { merge };
-        let eights = |merge| Kernel::Eights(Reducing::Best { merge });
-        let ways: [&dyn Fn(bool) -> Kernel; 2] = [&plain, &eights];
-        let mut failures = vec![];
-        for way in ways.into_iter().filter(|way| can(gpu, way(false))) {
-            let mut results = vec![0; n * (1 + 2 * slices) + 1];
-            for (merge, others) in [(false, slices as u32), (true, 1)] {
-                let memory = Memory {
-                    tables: &tables,
-                    op: bytemuck::bytes_of(&op),
-                    arena: &arena,
-                    cache: &results,
-                    ..Memory::default()
-                };
-                results = done(gpu, way(merge), &memory, [n as u32, others]).cache;
-            }
-            let wrong = rows.iter().zip(&results).enumerate().filter(|(_, (row, found))| row.1 != **found);
-            let name = way(false).name();
-            failures
-                .extend(wrong.map(|(i, (row, found))| format!("{name} of row {i}: {found:#x}, expected {:#x}", row.1)));
-            failures.extend((results[n * (1 + 2 * slices)] != 0).then(|| format!("{name} wrote behind its output")));
-        }
-        failures
-    });
+    on_every_adapter(&|gpu| [1036, 4 * SLICES * 1100 + 20].into_iter().flat_map(|width| largest(gpu, width)).collect());
 }
 
 /// The largest few of rows as the sampler takes them: of equals the lowest tokens, numbers that are none first of all, and
@@ -431,8 +439,8 @@ fn the_largest_of_rows() {
 fn the_largest_few_of_rows() {
     let mut random = Random::new(78);
     let (low, nan) = (f32::NEG_INFINITY, f32::NAN);
-    // Rows that end inside a slice, rows of less than what is wanted, and one of several thousands.
-    for width in [1037, 30, 5000] {
+    // Rows that end inside a slice, rows of less than what is wanted, and of several thousands, and of more than a round of reads.
+    for width in [1037, 30, 5000, 8 * 256 * SLICES + 333] {
         let plain = floats(&mut random, width);
         let with = |edit: &dyn Fn(usize, f32) -> f32| -> Vec<f32> {
             plain.iter().enumerate().map(|(i, &x)| edit(i, x)).collect()

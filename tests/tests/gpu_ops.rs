@@ -5,7 +5,7 @@ use engine::backend::gpu::adapter::Opened;
 use engine::backend::gpu::probe::Memory;
 use gguf::Format;
 use shaders::layout::ALL;
-use shaders::{Act, BLOCKS, Kernel, NONE, PAGE, QUERIES, ROW_WG, Reducing, SUBGROUPS, ops};
+use shaders::{Act, BLOCKS, Kernel, NONE, PAGE, QUERIES, ROW_WG, Reducing, SUBGROUPS, Walk, ops};
 use tests::gpu::{
     FUNCTION, Matrix, PRODUCT, SENTINEL, activation, can, compare, done, floats, matrices, on_every_adapter, quantized,
     step,
@@ -84,9 +84,13 @@ fn elements(rows: usize, width: usize) -> [usize; 2] {
 #[test]
 fn layer_norms_of_rows_and_heads() {
     let mut cases = vec![];
-    for (rows, heads, width, own, bias) in
-        [(1, 1, 1, false, true), (3, 1, 576, false, true), (2, 5, 66, true, true), (2, 3, 130, false, false)]
-    {
+    for (rows, heads, width, own, bias) in [
+        (1, 1, 1, false, true),
+        (3, 1, 576, false, true),
+        (2, 5, 66, true, true),
+        (2, 3, 132, true, false),
+        (2, 1, 4500, false, true),
+    ] {
         let mut random = Random::new(width as u64);
         // Far from 0, where a variance by squares alone would lose its digits.
         let x: Vec<f32> = floats(&mut random, rows * heads * width).iter().map(|x| x + 30.0).collect();
@@ -112,7 +116,7 @@ fn layer_norms_of_rows_and_heads() {
             biases: u32::from(own),
             eps: 1e-5,
         };
-        cases.push(Case {
+        let case = Case {
             expected: expected.collect(),
             at: x.len(),
             arena: x,
@@ -120,10 +124,15 @@ fn layer_norms_of_rows_and_heads() {
             grid: [rows, heads],
             // The mean of values around 30 is known to their last bit.
             allowed: FUNCTION,
-            ..Case::new(format!("layer norm of {heads} x {width}"), Kernel::LayerNorm, &op)
-        });
+            ..Case::new(String::new(), Kernel::LayerNorm(Walk::Floats), &op)
+        };
+        // In floats any row can be walked.
+        for walk in Walk::ALL.into_iter().filter(|&walk| walk == Walk::Floats || width % 4 == 0) {
+            let name = format!("layer norm of {heads} x {width}, {walk:?}");
+            let case = Case { name, kernel: Kernel::LayerNorm(walk), ..case.clone() };
+            cases.extend(case.with_eights(Reducing::LayerNorm(walk)));
+        }
     }
-    let cases: Vec<Case> = cases.into_iter().flat_map(|case| case.with_eights(Reducing::LayerNorm)).collect();
     on_every_adapter(&|gpu| cases.iter().filter_map(|case| case.run(gpu)).collect());
 }
 

@@ -63,6 +63,8 @@ pub struct Reach {
     pub read: f64,
     /// Multiplications and additions of f32 a second.
     pub float: f64,
+    /// Multiplications and additions of 8-bit integers a second.
+    pub int8: f64,
 }
 
 /// A device that replays one plan. Called once a step.

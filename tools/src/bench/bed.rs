@@ -213,8 +213,7 @@ impl Bed {
     /// The engine failed.
     pub fn roof(&mut self) -> Result<Option<Roof>> {
         let reach = self.backend.reach()?;
-        // The kernels of GPUs make products of integers in f32.
-        Ok(reach.map(|reach| Roof { read: reach.read, int8: reach.float, float: reach.float }))
+        Ok(reach.map(|reach| Roof { read: reach.read, int8: reach.int8, float: reach.float }))
     }
 
     /// Times each kernel of a step of positions `from..to`; none where the device cannot.

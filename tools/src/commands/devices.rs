@@ -132,6 +132,7 @@ fn in_full(seen: &Seen) -> serde_json::Value {
         "lacks": a.lacks,
         "read_bytes_per_second": measured.map(|m| m.reach.read),
         "f32_flops_per_second": measured.map(|m| m.reach.float),
+        "int8_ops_per_second": measured.map(|m| m.reach.int8),
         "tests": checks,
         "fault": seen.measured.as_ref().and_then(|m| m.as_ref().err()),
     })

@@ -59,6 +59,15 @@ impl SetUp {
     /// # Errors
     /// The driver refuses it, or there is no room.
     pub fn new(gpu: &Opened, kernel: Kernel, memory: &Memory) -> Result<SetUp> {
+        let weights = upload(gpu, "weights", bytemuck::cast_slice(memory.weights), BufferUsages::STORAGE)?;
+        SetUp::on(gpu, kernel, memory, weights)
+    }
+
+    /// The same with weights that are there already.
+    ///
+    /// # Errors
+    /// As [`SetUp::new`].
+    pub fn on(gpu: &Opened, kernel: Kernel, memory: &Memory, weights: Buffer) -> Result<SetUp> {
         let mut pipelines = Pipelines::default();
         let pipeline = pipelines.get(gpu, kernel)?;
         let mut tables = memory.tables.to_vec();
@@ -69,7 +78,6 @@ impl SetUp {
         op.resize(op.len().next_multiple_of(16), 0);
         let op = upload(gpu, "parameters", &op, BufferUsages::UNIFORM)?;
         let arena = upload(gpu, "arena", bytemuck::cast_slice(memory.arena), storage)?;
-        let weights = upload(gpu, "weights", bytemuck::cast_slice(memory.weights), storage)?;
         let cache = upload(gpu, "cache", bytemuck::cast_slice(memory.cache), storage)?;
         let vectors = upload(gpu, "vectors", bytemuck::cast_slice(memory.vectors), storage)?;
         let entry = |b: &shaders::Binding| {

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::graph::Op;
 use crate::plan::{Plan, integer_product};
 use gguf::Format;
-use shaders::{BLOCKS, COLUMNS, Kernel, Reducing, Way};
+use shaders::{BLOCKS, COLUMNS, Kernel, Reducing, Walk, Way};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -102,8 +102,9 @@ fn beside_products(gpu: &Opened, half: bool) -> Vec<Kernel> {
             [Kernel::RmsNormNarrow(subgroup)].into_iter().chain(attention).collect()
         }
         None if gpu.eights() => {
-            let all = [Reducing::RmsNorm, Reducing::LayerNorm, Reducing::Attention { half }];
-            all.into_iter().chain([Reducing::Best { merge: false }]).map(Kernel::Eights).collect()
+            let norms = Walk::ALL.into_iter().flat_map(|walk| [Reducing::RmsNorm(walk), Reducing::LayerNorm(walk)]);
+            let others = [Reducing::Attention { half }, Reducing::Best { merge: false }];
+            norms.chain(others).map(Kernel::Eights).collect()
         }
         None => vec![],
     }

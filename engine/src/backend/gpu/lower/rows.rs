@@ -5,7 +5,7 @@ use super::Lower;
 use crate::graph::{Activation, Columns, Lookup, Op, Rows, ValueId, WeightId};
 use crate::sampler::{MOST_CANDIDATES, Wants};
 use shaders::layout::LANES;
-use shaders::{Act, Kernel, NONE, ROW_WG, Reducing, SLICES, TOP, ops};
+use shaders::{Act, Kernel, NONE, ROW_WG, Reducing, SLICES, TOP, Walk, ops};
 
 /// What the kernel finds is what the sampler takes.
 const _: () = assert!(TOP == MOST_CANDIDATES);
@@ -67,7 +67,7 @@ impl Lower<'_> {
         };
         let quads = op.width.is_multiple_of(4);
         let narrow = self.subgroup.filter(|_| quads).map(Kernel::RmsNormNarrow);
-        let kernel = narrow.unwrap_or_else(|| self.reducing(Reducing::RmsNorm));
+        let kernel = narrow.unwrap_or_else(|| self.reducing(Reducing::RmsNorm(Walk::of_row(op.width as usize))));
         self.push(kernel, &op, heads, self.rows(out));
     }
 
@@ -97,7 +97,7 @@ impl Lower<'_> {
             biases: bias.map_or(0, own),
             eps,
         };
-        self.push(self.reducing(Reducing::LayerNorm), &op, heads, self.rows(out));
+        self.push(self.reducing(Reducing::LayerNorm(Walk::of_row(width as usize))), &op, heads, self.rows(out));
     }
 
     pub(super) fn clamped_glu(&mut self, gate: ValueId, up: ValueId, out: ValueId) {

@@ -6,15 +6,16 @@ use super::super::tables::HEAD;
 use crate::error::{Error, Result};
 use gguf::Format;
 use shaders::layout::{GROUP, LANES};
-use shaders::{ACT_QUADS, Kernel, Layout, NONE, PAGE, Reducing, SLICES, Way, ops};
+use shaders::{ACT_QUADS, Kernel, Layout, NONE, PAGE, Reducing, SLICES, Walk, Way, ops};
 
 /// The error of a kernel; infinite if the driver refuses it.
 pub fn error(gpu: &Opened, kernel: Kernel) -> Result<f64> {
     let measured = match kernel {
         Kernel::MatMul { format, columns, way } => product(gpu, format, columns, way),
         Kernel::Quantize => quantize(gpu),
-        Kernel::RmsNormNarrow(_) | Kernel::Eights(Reducing::RmsNorm) => norm(gpu, kernel, false),
-        Kernel::Eights(Reducing::LayerNorm) => norm(gpu, kernel, true),
+        Kernel::RmsNormNarrow(_) => norm(gpu, kernel, Walk::Short, false),
+        Kernel::Eights(Reducing::RmsNorm(walk)) => norm(gpu, kernel, walk, false),
+        Kernel::Eights(Reducing::LayerNorm(walk)) => norm(gpu, kernel, walk, true),
         Kernel::Eights(Reducing::Best { .. }) => best(gpu, kernel),
         Kernel::Eights(Reducing::Attention { half }) => attention(gpu, kernel, half, 20),
         Kernel::AttentionNarrow { half, subgroup, blocks } => attention(gpu, kernel, half, blocks * subgroup * 4),
@@ -137,9 +138,14 @@ fn product(gpu: &Opened, format: Format, columns: usize, way: Way) -> Result<f64
     Ok(nmse(&after.arena[at..], &expected))
 }
 
-/// Rows that are not whole rounds of a workgroup; where `centred`, their mean is taken off first.
-fn norm(gpu: &Opened, kernel: Kernel, centred: bool) -> Result<f64> {
-    let (rows, width, eps) = (3, 100, 1e-5);
+/// Rows that are not whole rounds of a workgroup, and more than it keeps; where `centred`, their mean is taken off first.
+fn norm(gpu: &Opened, kernel: Kernel, walk: Walk, centred: bool) -> Result<f64> {
+    let width = match walk {
+        Walk::Floats => 301,
+        Walk::Short => 100,
+        Walk::Long => 4500,
+    };
+    let (rows, eps) = (3, 1e-5);
     let mut arena: Vec<f32> = (0..rows * width).map(random).collect();
     let weight: Vec<f32> = (0..width).map(|i| random(i + 1000)).collect();
     let mean = |of: &[f64]| of.iter().sum::<f64>() / width as f64;
@@ -165,7 +171,7 @@ fn norm(gpu: &Opened, kernel: Kernel, centred: bool) -> Result<f64> {
 
 /// The largest of each slice of some rows, two of which have it twice.
 fn best(gpu: &Opened, kernel: Kernel) -> Result<f64> {
-    let (rows, width) = (3, 4 * SLICES * 70);
+    let (rows, width) = (3, 4 * SLICES * 300);
     let mut arena: Vec<f32> = (0..rows * width).map(random).collect();
     for row in 0..rows {
         (arena[row * width + 300 * row], arena[row * width + 300 * row + 7]) = (2.0, 2.0);
