@@ -16,8 +16,8 @@ mod table;
 
 pub use layout::Layout;
 pub use table::{
-    ACT_QUADS, Act, BLOCKS, COLUMNS, EIGHT, Kernel, MAX_EXPERTS, MAX_HEAD, PAGE, Peak, QUERIES, ROW_WG, Reducing,
-    SLICES, SUBGROUPS, TOP, Walk, Way,
+    ACT_QUADS, ATTEND_WG, Act, BLOCKS, COLUMNS, EIGHT, Kernel, MAX_EXPERTS, MAX_HEAD, PAGE, POSITIONS, Peak, QUERIES,
+    ROW_WG, Reducing, SHARED_HEAD, SLICES, SUBGROUPS, TOP, Walk, Way,
 };
 
 /// The parameters of each kernel, as its WGSL has them, and what each kernel binds.

@@ -16,8 +16,14 @@ pub const SLICES: usize = 32;
 pub const TOP: usize = 64;
 /// Invocations of [`Kernel::Topk`], one for each value of eight bits, and of what is to have many reads under way.
 const MANY_WG: usize = 256;
-/// Queries that [`Kernel::AttentionNarrow`] takes at once.
+/// Queries that [`Kernel::AttentionNarrow`] takes at once, and [`Kernel::Attention`] where it takes several.
 pub const QUERIES: usize = 4;
+/// Positions of a tile of [`Kernel::Attention`], two pages.
+pub const POSITIONS: usize = 2 * PAGE;
+/// Longest key of a head of which several queries find room.
+pub const SHARED_HEAD: usize = 384;
+/// Invocations of [`Kernel::Attention`]: so many words of a value it has at once.
+pub const ATTEND_WG: usize = 256;
 /// Subgroups that kernels for adapters that are CPUs are made for.
 pub const SUBGROUPS: [usize; 2] = [4, 8];
 /// Invocations of the kernels that walk rows.
@@ -171,11 +177,6 @@ pub enum Reducing {
     RmsNorm(Walk),
     /// [`Kernel::LayerNorm`].
     LayerNorm(Walk),
-    /// [`Kernel::Attention`].
-    Attention {
-        /// Whether the cache holds half floats.
-        half: bool,
-    },
     /// [`Kernel::Best`].
     Best {
         /// Whether it takes the results of slices, not a slice.
@@ -185,15 +186,13 @@ pub enum Reducing {
 
 impl Reducing {
     /// All of them.
-    pub const ALL: [Reducing; 10] = [
+    pub const ALL: [Reducing; 8] = [
         Reducing::RmsNorm(Walk::Floats),
         Reducing::RmsNorm(Walk::Short),
         Reducing::RmsNorm(Walk::Long),
         Reducing::LayerNorm(Walk::Floats),
         Reducing::LayerNorm(Walk::Short),
         Reducing::LayerNorm(Walk::Long),
-        Reducing::Attention { half: true },
-        Reducing::Attention { half: false },
         Reducing::Best { merge: false },
         Reducing::Best { merge: true },
     ];
@@ -203,7 +202,6 @@ impl Reducing {
         match self {
             Reducing::RmsNorm(walk) => Kernel::RmsNorm(walk),
             Reducing::LayerNorm(walk) => Kernel::LayerNorm(walk),
-            Reducing::Attention { half } => Kernel::Attention { half },
             Reducing::Best { merge } => Kernel::Best { merge },
         }
     }
@@ -305,7 +303,13 @@ pub enum Kernel {
     Attention {
         /// Whether the cache holds half floats.
         half: bool,
+        /// Queries of a workgroup: 1 or [`QUERIES`].
+        queries: usize,
+        /// Whether a workgroup has one tile, whose result is merged later.
+        split: bool,
     },
+    /// What a token has of its tiles.
+    AttentionMerge,
     /// A kernel that adds up over a workgroup, in eights of lanes.
     Eights(Reducing),
     /// Attention in subgroups.
@@ -335,11 +339,15 @@ impl Kernel {
         all.extend([false, true].map(|merge| Kernel::Topk { merge }));
         all.extend([Peak::Read, Peak::Float, Peak::Int8].map(Kernel::Roof));
         for half in [true, false] {
-            all.extend([Kernel::RopeStore { half }, Kernel::Attention { half }]);
+            all.push(Kernel::RopeStore { half });
+            for queries in [1, QUERIES] {
+                all.extend([true, false].map(|split| Kernel::Attention { half, queries, split }));
+            }
             for subgroup in SUBGROUPS {
                 all.extend(BLOCKS.map(|blocks| Kernel::AttentionNarrow { half, subgroup, blocks }));
             }
         }
+        all.push(Kernel::AttentionMerge);
         all.extend(SUBGROUPS.map(Kernel::RmsNormNarrow));
         for Layout { format, sub, .. } in ALL {
             all.extend([Kernel::Embed(format), Kernel::Experts { format, dot: false }]);
@@ -377,6 +385,7 @@ impl Kernel {
             Kernel::Roof(_) => "roof",
             Kernel::RopeStore { .. } => "rope_store",
             Kernel::Attention { .. } => "attention",
+            Kernel::AttentionMerge => "attention_merge",
             Kernel::AttentionNarrow { .. } => "attention_narrow",
             Kernel::RmsNormNarrow(_) => "rms_norm_narrow",
         }
@@ -395,7 +404,9 @@ impl Kernel {
             Kernel::GatedAct(act) => format!("gated-{act:?}").to_lowercase(),
             Kernel::ClampedGlu => "clamped-glu".into(),
             Kernel::RopeStore { half } => format!("rope-store-{}", kv(half)),
-            Kernel::Attention { half } => format!("attention-{}", kv(half)),
+            Kernel::Attention { half, queries, split } => {
+                format!("attention-{}{}-{queries}", kv(half), if split { "-split" } else { "" })
+            }
             Kernel::AttentionNarrow { half, subgroup, blocks } => {
                 format!("attention-{}-narrow-sub{subgroup}-{blocks}", kv(half))
             }
@@ -447,6 +458,7 @@ impl Kernel {
             Kernel::Topk { .. } | Kernel::Best { merge: false } | Kernel::Roof(_) => MANY_WG,
             Kernel::RmsNorm(walk) | Kernel::LayerNorm(walk) => walk.invocations(),
             Kernel::Eights(of) => of.baseline().invocations(),
+            Kernel::Attention { .. } => ATTEND_WG,
             _ => ROW_WG,
         }
     }
@@ -482,11 +494,10 @@ impl Kernel {
             Kernel::Act(act) | Kernel::GatedAct(act) => set(&format!("{act:?}").to_uppercase(), 1),
             Kernel::ClampedGlu => set("CLAMPED", 1),
             Kernel::Route => set("MAXEXPERTS", MAX_EXPERTS),
-            Kernel::RopeStore { half } | Kernel::Attention { half } => {
-                set("HALF", usize::from(half));
-                set("VALUEWORDS", if half { MAX_HEAD / 2 } else { MAX_HEAD });
-                set("TILEPAGES", self.invocations() / PAGE);
-            }
+            Kernel::RopeStore { half } => set("HALF", usize::from(half)),
+            Kernel::Attention { half, queries, split } => attention(&mut set, half, queries, split),
+            // It has one query and sees no cache.
+            Kernel::AttentionMerge => attention(&mut set, false, 1, true),
             Kernel::AttentionNarrow { half, subgroup, blocks } => attention_narrow(&mut set, half, subgroup, blocks),
             Kernel::RmsNormNarrow(subgroup) => {
                 set("QUADWISE", 1);
@@ -541,6 +552,19 @@ fn product(set: &mut dyn FnMut(&str, usize), columns: usize, way: Way) {
     set("EIGHTS", usize::from(eights));
     set("DIRECT", usize::from(eights && columns == 1));
     set("FLOAT16", usize::from(way == Way::WideHalf));
+}
+
+fn attention(set: &mut dyn FnMut(&str, usize), half: bool, queries: usize, split: bool) {
+    let parts = ATTEND_WG / POSITIONS;
+    set("HALF", usize::from(half));
+    set("SPLIT", usize::from(split));
+    set("MANY", usize::from(queries > 1));
+    set("Q", queries);
+    set("TILE", POSITIONS);
+    set("PARTS", parts);
+    set("STRIDE", 8 * parts);
+    set("KEY", if queries > 1 { SHARED_HEAD } else { MAX_HEAD });
+    set("SHARES", if half { 2 * ATTEND_WG } else { ATTEND_WG });
 }
 
 fn attention_narrow(set: &mut dyn FnMut(&str, usize), half: bool, subgroup: usize, blocks: usize) {

@@ -1,4 +1,4 @@
-// Parameters of both ways to compute attention.
+// Parameters of every way to compute attention.
 #import step
 #import cache
 #import capped
@@ -23,6 +23,12 @@ struct Op {
     sinks: u32,
     // Where the layer's cache begins.
     cache: u32,
+    // Of `attention.wgsl`: slices of a tile's positions that values are added in; workgroups that share the words of a value;
+    // most tiles that the queries of a workgroup see; where the results of tiles lie.
+    slices: u32,
+    rounds: u32,
+    tiles: u32,
+    scratch: u32,
 }
 
 @group(0) @binding(1) var<uniform> op: Op;

@@ -1,114 +1,301 @@
-// Attention of one token and one query head a workgroup, over tiles of $WG positions of the cache from position 0 on,
-// merged ascending by the rule of the online softmax (Milakov and Gimelshein, 2018). What a token sees does not depend
-// on the batch, nor does the order of its sums.
+// Attention of $Q queries that see one sequence and one KV head: of a single token and head, or of four, which are the tokens of
+// a block, or, where each block is a single token, heads of a group. They share what is read of keys and values.
 //
-// Bytes: keys and values of the KV head once for each query head of its group; lanes read side by side in both.
+// A tile of $TILE positions is computed by itself. Scores: an invocation has a position and every fourth run of eight words of
+// its key. Values: an invocation has a word and one of `slices` runs of positions, which interleave. What parts and slices
+// give is added in their order, so the bits depend on nothing but the query and what it sees.
 //
-// Occupancy: a workgroup has $WG invocations and at most 7 KiB of workgroup memory, so 8 or more fit a compute unit. One
-// sequence has only as many workgroups as heads: expect the latency of a walk over its cache, not the bandwidth of a large
-// GPU; from some tens of heads and sequences on, half of the bandwidth or more.
+// SPLIT: a workgroup computes one tile and leaves its result to `attention_merge.wgsl`. Else it walks all tiles.
 //
-// EIGHTS: the maximum and the sum of a tile wait at 4 barriers, not at 16, of which a tile has 6 in all, not 18. Same bytes; the
-// order of the sums is another one.
-#import attend
-#import reduce
+// Bytes: keys and values once for the queries of a workgroup. Neighbouring lanes read neighbouring words: keys by lines of
+// $PAGE positions, values by rows.
+//
+// Waits: eight loads are under way before the first is used, and the first values are asked for before the scores are known. A
+// key of 32 words is one round of loads for the tile, as is a value of 32 words; then 5 barriers (6 of them a tile where tiles
+// are walked). So a tile takes little more than the three waits for memory that depend on each other: tables, pages, keys.
+// Expected of one token and SPLIT: 3 to 4 us however long its sequence, until the tiles fill the device; then, with four
+// queries at once, the bandwidth of the second-level cache.
+//
+// Occupancy: 256 invocations; with one query 6.5 KiB of workgroup memory, with four 15.3 KiB, so 4 of them where there are 64
+// KiB. Expected of prompts: bound by arithmetic and workgroup memory, some 20 % of the peak of f32.
+#import tiles
 
 @group(0) @binding(5) var<storage, read> cache: array<u32>;
-@group(0) @binding(6) var<storage, read> tables: array<u32>;
-@group(0) @binding(7) var<storage, read> vectors: array<f32>;
 
-var<workgroup> query: array<f32, 1024>;
-var<workgroup> sums: array<Pair, $VALUEWORDS>;
-var<workgroup> weights: array<f32, $WG>;
-var<workgroup> blocks: array<u32, $TILEPAGES>;
-
-fn score(block: u32, slot: u32) -> f32 {
-    var s = 0.0;
-    for (var word = 0u; word < key_words(op.d_k); word += 1u) {
-        let k = widen(cache[block + word * $PAGE + slot]);
-#if HALF
-        s = fma(query[2 * word], k.x, s);
-        s = fma(query[2 * word + 1], k.y, s);
+#if MANY
+alias Places = vec4<u32>;
+alias Flags = vec4<bool>;
 #else
-        s = fma(query[word], k, s);
+alias Places = u32;
+alias Flags = bool;
 #end
-    }
-    s *= op.scale;
-    if (op.cap > 0.0) {
-        s = capped(s, op.cap);
-    }
-    return s;
+
+var<workgroup> query: array<Many, $KEY>;
+// Of parts of keys, then of slices of values.
+var<workgroup> shares: array<Many, $SHARES>;
+// Scores of the tile's positions, then their weights; the largest of eight scores; the sum of eight weights.
+var<workgroup> marks: array<Many, $TILE>;
+var<workgroup> tops: array<Many, 8>;
+var<workgroup> totals: array<Many, 8>;
+
+fn top_of_tile() -> Many {
+    var top = tops[0];
+#for i in 1..8
+    top = max(top, tops[$i]);
+#end
+    return top;
+}
+
+// The slices' sums of a word, `wide` of which lie side by side.
+fn of_slices(own: u32, wide: u32) -> Many {
+    var sum = shares[own];
+#for i in 1..8
+    sum = select(sum, sum + shares[own + min(u32($i), op.slices - 1) * wide], u32($i) < op.slices);
+#end
+    return sum;
+}
+
+fn chosen(a: Sums, b: Sums, second: Flags) -> Sums {
+    return Sums(select(a.m, b.m, second), select(a.l, b.l, second), select(a.x, b.x, second), select(a.y, b.y, second));
 }
 
 @compute @workgroup_size($WG)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) li: u32) {
-    let token = id.x;
-    let head = id.y;
-    let words = key_words(op.d_v);
-    for (var d = li; d < (op.d_k + 1) / 2 * 2; d += $WG) {
-        query[d] = select(0.0, arena[op.q + (token * op.heads + head) * op.d_k + d], d < op.d_k);
-    }
-    for (var w = li; w < words; w += $WG) {
-        sums[w] = Pair(0.0);
-    }
-    let position = tables[step.positions + token];
-    let pages = step.pages + tables[step.page_starts + token];
-    let length = tables[step.lengths + token];
-    let start = position + 1 - min(position + 1, op.window);
-    let beyond = select(min(length, position + min(op.window, length)), position + 1, op.causal == 1);
-    var slope = 0.0;
-    if (op.slopes != NONE) {
-        slope = vectors[op.slopes + head];
-    }
-    let kv_head = head / (op.heads / op.heads_kv);
-    var m = -3.4e38;
-    var l = 0.0;
-    for (var tile = start / $WG * $WG; tile < beyond; tile += $WG) {
-        workgroupBarrier();
-        if (li < $TILEPAGES && tile + li * $PAGE < beyond) {
-            blocks[li] = block_at(tables[pages + tile / $PAGE + li], kv_head, op.heads_kv, op.d_k, op.d_v);
-        }
-        workgroupBarrier();
-        let at = tile + li;
-        let seen = at >= start && at < beyond;
-        var s = -3.4e38;
-        if (seen) {
-            s = fma(-slope, abs(f32(at) - f32(position)), score(blocks[li / $PAGE], li % $PAGE));
-        }
-        let top = max(m, largest(li, s));
-        let weight = select(0.0, exp(s - top), seen);
-        weights[li] = weight;
-        let keep = exp(m - top);
-        l = fma(l, keep, total(li, weight));
-        m = top;
-        let end = min($WG, beyond - tile);
-        let first = max(start, tile) - tile;
-        for (var w = li; w < words; w += $WG) {
-            var sum = sums[w] * keep;
-            for (var p = first; p < end; p += 1u) {
-                let v = widen(cache[blocks[p / $PAGE] + $PAGE * key_words(op.d_k) + p % $PAGE * words + w]);
-                sum = fma(Pair(weights[p]), v, sum);
-            }
-            sums[w] = sum;
-        }
-    }
-    var keep = 1.0;
-    if (op.sinks != NONE) {
-        let sink = vectors[op.sinks + head];
-        let top = max(m, sink);
-        keep = exp(m - top);
-        l = fma(l, keep, exp(sink - top));
-    }
-    let out = op.out + (token * op.heads + head) * op.d_v;
-    for (var w = li; w < words; w += $WG) {
-#if HALF
-        let y = sums[w] * keep / l;
-        arena[out + 2 * w] = y.x;
-        if (2 * w + 1 < op.d_v) {
-            arena[out + 2 * w + 1] = y.y;
-        }
+    let row = id.y / op.rounds;
+    let group = op.heads / op.heads_kv;
+#if MANY
+    let single = step.single == 1;
+    let begins = tables[step.blocks + 2 * id.x];
+    let count = tables[step.blocks + 2 * id.x + 1];
+    // Workgroups of a KV head where queries are heads.
+    let each = (group + 3) / 4;
+    let kv_head = select(row / group, row / each, single);
+#for s in 0..4
+    let member$s = row % each * 4 + $s;
+    let valid$s = select($s < count, member$s < group, single);
+    let token$s = begins + select(min(u32($s), count - 1), 0u, single);
+    let head$s = select(row, kv_head * group + min(member$s, group - 1), single);
+    let seen$s = seen_by(token$s);
+#end
+    let start = vec4<u32>(seen0.x, seen1.x, seen2.x, seen3.x);
+    let beyond = vec4<u32>(seen0.y, seen1.y, seen2.y, seen3.y);
+    let begin = min(min(start.x, start.y), min(start.z, start.w));
+    let end = max(max(beyond.x, beyond.y), max(beyond.z, beyond.w));
 #else
-        arena[out + w] = sums[w] * keep / l;
+    let kv_head = row / group;
+    let valid0 = true;
+    let token0 = id.x;
+    let head0 = row;
+    let seen0 = seen_by(token0);
+    let start = seen0.x;
+    let beyond = seen0.y;
+    let begin = start;
+    let end = beyond;
+#end
+#if SPLIT
+    let tile = (begin / $TILE + id.z) * $TILE;
+    if (tile >= end) {
+        return;
+    }
+#end
+    let pages = step.pages + tables[step.page_starts + token0];
+    let key = key_words(op.d_k);
+    let value = key_words(op.d_v);
+    // Beyond the last element are zeros, to whole eights of words.
+    for (var d = li; d < (key + 7) / 8 * 8 * PER; d += $WG) {
+        let e = min(d, op.d_k - 1);
+#for s in 0..$Q
+        let q$s = arena[op.q + (token$s * op.heads + head$s) * op.d_k + e];
+#end
+#if MANY
+        query[d] = select(Many(0.0), Many(q0, q1, q2, q3), d < op.d_k);
+#else
+        query[d] = select(0.0, q0, d < op.d_k);
 #end
     }
+#for s in 0..$Q
+    let position$s = f32(tables[step.positions + token$s]);
+    var slope$s = 0.0;
+    if (op.slopes != NONE) {
+        slope$s = vectors[op.slopes + head$s];
+    }
+#end
+#if MANY
+    let position = Many(position0, position1, position2, position3);
+    let slope = Many(slope0, slope1, slope2, slope3);
+    let sink = Many(sink_of(head0), sink_of(head1), sink_of(head2), sink_of(head3));
+#else
+    let position = position0;
+    let slope = slope0;
+    let sink = sink_of(head0);
+#end
+    let slot = li % $TILE;
+    let first = id.y % op.rounds * $WG;
+    let wide = min(value - first, u32($WG));
+    let slice = min(li / wide, op.slices - 1);
+    let word = first + li % wide;
+    // Sums are kept by the last invocations: the first have the scores.
+    let own = u32($WG) - 1 - li;
+    var sums = Sums(Many(NOTHING), Many(0.0), Many(0.0), Many(0.0));
+#if SPLIT
+    {
+        workgroupBarrier();
+#else
+    for (var tile = begin / $TILE * $TILE; tile < end; tile += u32($TILE)) {
+        workgroupBarrier();
+#end
+        // What lies before and behind what they see may be anything: it has no weight, and is not read.
+        let low = max(begin, tile) - tile;
+        let high = min(end - tile, u32($TILE)) - 1;
+        let page = pages + tile / $PAGE;
+        let block0 = block_at(tables[page + low / $PAGE], kv_head, op.heads_kv, op.d_k, op.d_v);
+        let block1 = block_at(tables[page + high / $PAGE], kv_head, op.heads_kv, op.d_k, op.d_v);
+        let keys = select(block0, block1, slot >= $PAGE) + slot % $PAGE;
+        var product = Many(0.0);
+        for (var w = li / $TILE * 8; w < key; w += $STRIDE) {
+#for i in 0..8
+            let k$i = cache[keys + min(w + $i, key - 1) * $PAGE];
+#end
+#for i in 0..8
+            let e$i = widen(k$i);
+#if HALF
+            product = fma(query[2 * (w + $i)], Many(e$i.x), product);
+            product = fma(query[2 * (w + $i) + 1], Many(e$i.y), product);
+#else
+            product = fma(query[w + $i], Many(e$i), product);
+#end
+#end
+        }
+        shares[li] = product;
+        let values = vec2<u32>(block0, block1) + key * $PAGE + word;
+#for i in 0..8
+        let p$i = clamp(slice + $i * op.slices, low, high);
+        var v$i = cache[select(values.x, values.y, p$i >= $PAGE) + p$i % $PAGE * value];
+#end
+        workgroupBarrier();
+        let at = tile + slot;
+        let seen = (Places(at) >= start) & (Places(at) < beyond);
+        var score = Many(NOTHING);
+        if (li < $TILE) {
+            score = shares[li];
+#for i in 1..$PARTS
+#let part = $i * $TILE
+            score += shares[$part + li];
+#end
+            score *= op.scale;
+            if (op.cap > 0.0) {
+#if MANY
+                score = capped4(score, op.cap);
+#else
+                score = capped(score, op.cap);
+#end
+            }
+            score = fma(-slope, abs(Many(f32(at)) - position), score);
+            marks[li] = select(Many(NOTHING), score, seen);
+        }
+        workgroupBarrier();
+        if (li < 8) {
+            var top = marks[8 * li];
+#for i in 1..8
+            top = max(top, marks[8 * li + $i]);
+#end
+            tops[li] = top;
+        }
+        workgroupBarrier();
+        if (li < $TILE) {
+            marks[li] = select(Many(0.0), exp(score - top_of_tile()), seen);
+        }
+        workgroupBarrier();
+        if (li < 8) {
+            var total = marks[8 * li];
+#for i in 1..8
+            total += marks[8 * li + $i];
+#end
+            totals[li] = total;
+        }
+        var x = Many(0.0);
+        var y = Many(0.0);
+        for (var p = slice; p < $TILE; p += 8 * op.slices) {
+            let next = p + 8 * op.slices;
+#for i in 0..8
+            var u$i = 0u;
+#end
+            if (next < $TILE) {
+#for i in 0..8
+                let p$i = clamp(next + $i * op.slices, low, high);
+                u$i = cache[select(values.x, values.y, p$i >= $PAGE) + p$i % $PAGE * value];
+#end
+            }
+#for i in 0..8
+            let weight$i = marks[p + $i * op.slices];
+            let e$i = widen(v$i);
+#if HALF
+            x = fma(weight$i, Many(e$i.x), x);
+            y = fma(weight$i, Many(e$i.y), y);
+#else
+            x = fma(weight$i, Many(e$i), x);
+#end
+            v$i = u$i;
+#end
+        }
+        shares[li] = x;
+#if HALF
+        shares[u32($WG) + li] = y;
+#end
+        workgroupBarrier();
+        if (own < wide) {
+            var l = totals[0];
+#for i in 1..8
+            l += totals[$i];
+#end
+            var of_tile = Sums(top_of_tile(), l, of_slices(own, wide), Many(0.0));
+#if HALF
+            of_tile.y = of_slices(u32($WG) + own, wide);
+#end
+#if SPLIT
+            sums = of_tile;
+#else
+            let meets = (start < Places(tile + $TILE)) & (beyond > Places(tile));
+            sums = chosen(sums, merged(sums, of_tile), meets);
+#end
+        }
+    }
+    if (own >= wide) {
+        return;
+    }
+    let d = (first + own) * PER;
+#if !SPLIT
+    sums = ended(sums, sink);
+#end
+#for s in 0..$Q
+#if MANY
+    let m$s = sums.m[$s];
+    let l$s = sums.l[$s];
+    let x$s = sums.x[$s];
+    let y$s = sums.y[$s];
+#else
+    let m$s = sums.m;
+    let l$s = sums.l;
+    let x$s = sums.x;
+    let y$s = sums.y;
+#end
+#if SPLIT
+    if (valid$s && seen$s.x < tile + $TILE && seen$s.y > tile) {
+        let at = result_at(token$s, head$s, tile / $TILE - seen$s.x / $TILE);
+        if (d == 0) {
+            arena[at + op.d_v] = m$s;
+            arena[at + op.d_v + 1] = l$s;
+        }
+#else
+    if (valid$s) {
+        let at = op.out + (token$s * op.heads + head$s) * op.d_v;
+#end
+        arena[at + d] = x$s;
+#if HALF
+        if (d + 1 < op.d_v) {
+            arena[at + d + 1] = y$s;
+        }
+#end
+    }
+#end
 }

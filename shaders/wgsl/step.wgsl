@@ -14,6 +14,8 @@ struct Step {
     // Blocks of up to four tokens of one sequence, each its first token and how many; whether all are single tokens.
     blocks: u32,
     single: u32,
+    // Tiles of the longest sequence, as attention cuts it.
+    tiles: u32,
     // Cosines and sines of each rotary embedding: for each token the cosines of all pairs, then the sines.
     ropes: array<vec4<u32>, 2>,
 }

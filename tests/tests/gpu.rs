@@ -166,6 +166,37 @@ fn a_device_gives_the_same_bits_however_it_is_asked() {
     assert!(failures.is_empty(), "other bits:\n{}", failures.join("\n"));
 }
 
+/// So many heads that a prompt is walked and its pieces are split, by tokens and by heads of a group: all of them the same
+/// bits, which are those of what the processor computes.
+#[test]
+fn attention_gives_the_same_bits_in_every_form() {
+    let (adapters, _busy) = obtain();
+    let model = Model { n_head: 64, n_head_kv: 16, d_head: 6, n_layer: 1, n_ctx: 512, ..Model::llama(33) };
+    let (bytes, prompt) = (model.bytes(), prompt(&model, 150));
+    let mut failures = Vec::new();
+    let in_device = |device, batch, sequences| {
+        let variant = (device != Device::Cpu).then_some(Variant::Baseline);
+        let options = Options { batch, sequences, variant, kv: KvType::F16, ctx: Some(256), ..options(device) };
+        Engine::from_bytes(&bytes, &options).expect("a sound model")
+    };
+    let flat = |engine: &Engine| {
+        let found = observe(engine, &prompt, 0, 4, as_f64).expect("an answer");
+        found.rows.into_iter().flat_map(|row| row.1).collect::<Vec<f64>>()
+    };
+    let expected = flat(&in_device(Device::Cpu, 512, 1));
+    for adapter in &adapters {
+        let load = |batch, sequences| in_device(Device::Index(adapter.index), batch, sequences);
+        let off = nmse(&flat(&load(512, 1)), &expected);
+        // Written so that NaN fails.
+        if !matches!(off.partial_cmp(&NMSE), Some(std::cmp::Ordering::Less)) {
+            failures.push(format!("{}: NMSE {off:.1e}, allowed {NMSE:.0e}", adapter.name));
+        }
+        let other = other_bits(&load, &prompt, &[5, 40], digest);
+        failures.extend(other.iter().map(|how| format!("{}: other bits in {how}", adapter.name)));
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 /// Every variant computes what the processor does, half floats less exactly.
 #[test]
 fn every_variant_computes_what_the_processor_does() {

@@ -7,12 +7,14 @@
 //! | `experts` | the choice of experts, their products and sums |
 //! | `matmul` | products with one matrix |
 //! | `rows` | what is cut by rows: norms, activations, gathers |
+//! | `tiles` | which form attention takes |
 
 mod attention;
 mod bind;
 mod experts;
 mod matmul;
 mod rows;
+mod tiles;
 
 use super::GpuOptions;
 use super::adapter::Opened;
@@ -20,17 +22,18 @@ use super::merge;
 use super::pipelines::Pipelines;
 use super::slab::Place;
 use super::weights::{Part, Weights};
-use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op, Rows, ValueId, WeightId};
 use crate::plan::{Plan, StepKind};
 use crate::sampler::{MOST_CANDIDATES, Wants};
 use shaders::{Kernel, MAX_EXPERTS, MAX_HEAD, NONE, ROW_WG, Reducing, Way};
 use std::collections::{HashMap, HashSet};
+use tiles::Tiles;
 use wgpu::{BindGroup, Buffer};
 
 pub use bind::parameter_bytes;
 pub use matmul::act_bytes;
+pub use tiles::{Counts, scratch_bytes};
 
 /// The ways that a dispatch can run, by how many columns it has.
 pub struct Dispatch {
@@ -59,6 +62,10 @@ pub enum Extent {
     Columns(Rows),
     /// Blocks of tokens: the first form where each is a single token, else the second.
     Blocks,
+    /// Tiles of attention, which say the form.
+    Tiles(Tiles),
+    /// The same of what merges their results.
+    Merge(Tiles),
 }
 
 /// One way to run a dispatch.
@@ -83,34 +90,39 @@ pub struct Run {
     /// Place of its parameters.
     pub parameters: u32,
     /// Workgroups.
-    pub grid: [u32; 2],
+    pub grid: [u32; 3],
     /// Bytes of weights that are read, each as often as it is read.
     pub bytes: u64,
 }
 
 impl Dispatch {
-    /// How it runs for a batch with so many [blocks](super::tables::count_blocks), if it has anything to do; `index` is its own.
-    pub fn run(&self, index: usize, batch: &Batch, (blocks, single): (usize, bool)) -> Option<Run> {
+    /// How it runs for a batch, if it has anything to do; `index` is its own.
+    pub fn run(&self, index: usize, counts: Counts) -> Option<Run> {
         let of = |rows| match rows {
-            Rows::Tokens => batch.tokens().len(),
-            Rows::Outputs => batch.outputs().len(),
+            Rows::Tokens => counts.tokens,
+            Rows::Outputs => counts.outputs,
         };
         let (form, grid) = match self.extent {
-            Extent::Rows(rows) => (&self.kernels[0], [of(rows) as u32, self.kernels[0].others]),
+            Extent::Rows(rows) => (&self.kernels[0], [of(rows) as u32, self.kernels[0].others, 1]),
             Extent::Columns(rows) => {
                 let n = of(rows);
                 let fits = self.kernels.iter().find(|v| v.columns >= n);
                 let v = fits.unwrap_or_else(|| &self.kernels[self.kernels.len() - 1]);
-                (v, [v.others, n.div_ceil(v.columns) as u32])
+                (v, [v.others, n.div_ceil(v.columns) as u32, 1])
             }
             Extent::Blocks => {
-                let v = &self.kernels[usize::from(!single)];
-                (v, [blocks as u32, v.others])
+                let v = &self.kernels[usize::from(!counts.single)];
+                (v, [counts.blocks as u32, v.others, 1])
             }
+            Extent::Tiles(tiles) => {
+                let (form, grid) = tiles.grid(counts);
+                (&self.kernels[form], grid)
+            }
+            Extent::Merge(tiles) => (&self.kernels[0], tiles.merge_grid(counts, self.kernels[0].others)),
         };
         let bytes = self.bytes * u64::from(grid[1]);
         let (pipeline, group, parameters) = (form.pipeline, self.group, self.parameters);
-        (grid[0] * grid[1] > 0).then_some(Run { dispatch: index, pipeline, group, parameters, grid, bytes })
+        grid.iter().all(|n| *n > 0).then_some(Run { dispatch: index, pipeline, group, parameters, grid, bytes })
     }
 }
 
@@ -185,6 +197,8 @@ pub struct Lower<'a> {
     subgroup: Option<usize>,
     /// Whether kernels that add up over a workgroup do so in eights of lanes.
     eights: bool,
+    /// Bytes for the results of tiles of attention, behind those of the plan.
+    scratch: u64,
     wanted: Vec<Wanted<'a>>,
     /// How many were wanted when each operation was lowered.
     ends: Vec<usize>,
@@ -222,8 +236,10 @@ impl<'a> Lower<'a> {
         let runs = merge::products(plan.graph());
         let followers = runs.iter().flat_map(|run| run[1..].iter().copied()).collect();
         let runs = runs.into_iter().map(|run| (run[0], run)).collect();
+        let scratch = scratch_bytes(plan, options);
         let (wanted, ends) = (vec![], vec![]);
-        let mut lower = Lower { plan, buffers, options, way, dots, subgroup, eights, wanted, ends, runs, followers };
+        let mut lower =
+            Lower { plan, buffers, options, way, dots, subgroup, eights, scratch, wanted, ends, runs, followers };
         for step in plan.steps() {
             match step.kind {
                 StepKind::Op(op) => {

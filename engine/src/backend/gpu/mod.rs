@@ -51,7 +51,7 @@ use crate::plan::Plan;
 use crate::sampler::{Best, MOST_CANDIDATES, Wants};
 use crate::source::Source;
 use adapter::{Opened, RELOAD};
-use lower::{Buffers, Lower, Lowered, Run};
+use lower::{Buffers, Counts, Lower, Lowered, Run};
 use slab::Slabs;
 use std::path::{Path, PathBuf};
 use wgpu::{Buffer, BufferUsages, CommandEncoder};
@@ -93,7 +93,12 @@ impl GpuOptions {
     pub fn step_bytes(&self, plan: &Plan) -> u64 {
         let tables = self.table_words(plan) as u64 * 4;
         let results = lower::result_bytes(plan);
-        plan.arena_bytes() as u64 + 2 * tables + lower::parameter_bytes(plan) + results + readback_bytes(plan)
+        self.arena_bytes(plan) + 2 * tables + lower::parameter_bytes(plan) + results + readback_bytes(plan)
+    }
+
+    /// Bytes of what steps compute, the results of tiles of attention behind the values of the plan.
+    fn arena_bytes(&self, plan: &Plan) -> u64 {
+        plan.arena_bytes() as u64 + lower::scratch_bytes(plan, self)
     }
 
     /// Most words of the tables of a step.
@@ -157,9 +162,8 @@ pub struct GpuBackend {
     checks: Vec<Check>,
 }
 
-/// All that the dispatches of a step depend on: tokens, wanted outputs, blocks and whether each is one token, what is read
-/// back.
-type Shape = (usize, usize, (usize, bool), Wants);
+/// All that the dispatches of a step depend on: its counts, and what is read back.
+type Shape = (Counts, Wants);
 
 impl GpuBackend {
     /// Fails if the graph has a weight or an operation that no kernel computes.
@@ -210,7 +214,7 @@ impl GpuBackend {
         let words = options.table_words(&plan);
         let tables = gpu.buffer("tables", words as u64 * 4, storage | BufferUsages::UNIFORM)?;
         let staging = gpu.mapped("tables", words as u64 * 4)?;
-        let arena = bound(&gpu, "activations", plan.arena_bytes() as u64, storage)?;
+        let arena = bound(&gpu, "activations", options.arena_bytes(&plan), storage)?;
         let mut slabs = Slabs::new(&gpu);
         if let Some(&bytes) = cache_bytes.iter().find(|&&bytes| bytes > slabs.most()) {
             return Err(too_large(&gpu, "KV cache of a layer", bytes));
@@ -280,15 +284,15 @@ impl GpuBackend {
 
     /// Lists what a batch runs, in order: that of the batch before where both have one shape.
     fn list(&mut self, batch: &Batch, want: Wants) {
-        let blocks = tables::count_blocks(batch);
-        let shape = (batch.tokens().len(), batch.outputs().len(), blocks, want);
+        let counts = tables::count(batch);
+        let shape = (counts, want);
         if self.listed.replace(shape) == Some(shape) {
             return;
         }
         let dispatches = self.lowered.dispatches.iter().enumerate();
         let meant = dispatches.filter(|(_, dispatch)| dispatch.finds.is_none_or(|finds| finds == want));
         self.runs.clear();
-        self.runs.extend(meant.filter_map(|(i, dispatch)| dispatch.run(i, batch, blocks)));
+        self.runs.extend(meant.filter_map(|(i, dispatch)| dispatch.run(i, counts)));
     }
 
     /// Encodes some runs.
@@ -300,7 +304,7 @@ impl GpuBackend {
                 current = run.pipeline;
             }
             pass.set_bind_group(0, &self.lowered.groups[run.group], &[run.parameters]);
-            pass.dispatch_workgroups(run.grid[0], run.grid[1], 1);
+            pass.dispatch_workgroups(run.grid[0], run.grid[1], run.grid[2]);
         }
     }
 

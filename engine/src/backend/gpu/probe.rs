@@ -101,22 +101,22 @@ impl SetUp {
         Ok(SetUp { pipelines, pipeline, group, arena, cache })
     }
 
-    fn encode(&self, encoder: &mut wgpu::CommandEncoder, [x, y]: [u32; 2], times: usize) {
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder, [x, y, z]: [u32; 3], times: usize) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         pass.set_pipeline(&self.pipelines.all()[self.pipeline]);
         pass.set_bind_group(0, &self.group, &[0]);
         for _ in 0..times {
-            pass.dispatch_workgroups(x, y, 1);
+            pass.dispatch_workgroups(x, y, z);
         }
     }
 
-    /// Runs it so many times with `x` times `y` workgroups and waits.
+    /// Runs it so many times with so many workgroups and waits.
     ///
     /// # Errors
     /// The device was lost, or does not answer.
-    pub fn replay(&self, gpu: &Opened, grid: [u32; 2], times: usize) -> Result<()> {
+    pub fn replay(&self, gpu: &Opened, [x, y]: [u32; 2], times: usize) -> Result<()> {
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.encode(&mut encoder, grid, times);
+        self.encode(&mut encoder, [x, y, 1], times);
         gpu.queue.submit([encoder.finish()]);
         gpu.read_with(&self.arena, 0, &mut |_| ())
     }
@@ -153,7 +153,15 @@ pub fn quantized(x: &[f32], k: usize) -> Result<(Vec<u32>, Vec<f64>)> {
 ///
 /// # Errors
 /// The driver refuses it.
-pub fn run(gpu: &Opened, kernel: Kernel, memory: &Memory, grid: [u32; 2]) -> Result<After> {
+pub fn run(gpu: &Opened, kernel: Kernel, memory: &Memory, [x, y]: [u32; 2]) -> Result<After> {
+    run_in(gpu, kernel, memory, [x, y, 1])
+}
+
+/// The same with `z` times as many.
+///
+/// # Errors
+/// As there.
+pub fn run_in(gpu: &Opened, kernel: Kernel, memory: &Memory, grid: [u32; 3]) -> Result<After> {
     let set_up = SetUp::new(gpu, kernel, memory)?;
     let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     set_up.encode(&mut encoder, grid, 1);

@@ -103,8 +103,7 @@ fn beside_products(gpu: &Opened, half: bool) -> Vec<Kernel> {
         }
         None if gpu.eights() => {
             let norms = Walk::ALL.into_iter().flat_map(|walk| [Reducing::RmsNorm(walk), Reducing::LayerNorm(walk)]);
-            let others = [Reducing::Attention { half }, Reducing::Best { merge: false }];
-            norms.chain(others).map(Kernel::Eights).collect()
+            norms.chain([Reducing::Best { merge: false }]).map(Kernel::Eights).collect()
         }
         None => vec![],
     }

@@ -1,8 +1,9 @@
 //! What a step brings to the device: one upload of tokens, positions, page tables and angles.
 
+use super::lower::Counts;
 use crate::batch::Batch;
 use crate::graph::{Graph, Op};
-use shaders::QUERIES;
+use shaders::{POSITIONS, QUERIES};
 
 /// Words of the head of the upload, which kernels see as uniform memory; tables begin after it.
 pub const HEAD: usize = 64;
@@ -31,10 +32,12 @@ fn blocks(batch: &Batch) -> impl Iterator<Item = [usize; 2]> {
     })
 }
 
-/// How many blocks a batch has, and whether each is a single token.
-pub fn count_blocks(batch: &Batch) -> (usize, bool) {
-    let count = blocks(batch).count();
-    (count, count == batch.tokens().len())
+/// What the forms of dispatches depend on.
+pub fn count(batch: &Batch) -> Counts {
+    let (tokens, blocks) = (batch.tokens().len(), blocks(batch).count());
+    let lengths = batch.segments().iter().map(|segment| segment.start + segment.tokens.len());
+    let tiles = lengths.max().unwrap_or(0).div_ceil(POSITIONS);
+    Counts { tokens, outputs: batch.outputs().len(), blocks, single: blocks == tokens, tiles }
 }
 
 /// Writes the upload of a batch: the struct `Step` of `step.wgsl`, then the tables it points to.
@@ -67,7 +70,8 @@ pub fn fill(batch: &Batch, graph: &Graph, out: &mut Vec<u32>) {
     }
     out[9] = place(out);
     out.extend(blocks(batch).flatten().map(|n| n as u32));
-    out[10] = u32::from(count_blocks(batch).1);
+    let counts = count(batch);
+    (out[10], out[11]) = (u32::from(counts.single), counts.tiles as u32);
     for (i, rope) in graph.ropes.iter().enumerate() {
         out[ROPES + i] = place(out);
         for &position in batch.positions() {

@@ -1,8 +1,9 @@
 //! Rotary embedding, storage of keys and values, attention.
 
+use super::tiles::Tiles;
 use super::{Extent, Lower};
 use crate::graph::{AttentionSpec, Op, Rows, ValueId};
-use shaders::{BLOCKS, Kernel, NONE, QUERIES, ROW_WG, Reducing, ops};
+use shaders::{BLOCKS, Kernel, NONE, QUERIES, ROW_WG, ops};
 
 impl Lower<'_> {
     pub(super) fn rope_store(&mut self, op: Op) {
@@ -30,6 +31,7 @@ impl Lower<'_> {
     }
 
     pub(super) fn attention(&mut self, q: ValueId, a: &AttentionSpec, out: ValueId) {
+        let tiles = Tiles::new(a, self.options, self.plan.limits().tokens, self.scratch);
         let op = ops::Attention {
             q: self.at(q),
             out: self.at(out),
@@ -44,11 +46,13 @@ impl Lower<'_> {
             slopes: if a.alibi { self.buffers.weights.slopes } else { NONE },
             sinks: self.vector(a.sinks),
             cache: self.cache(a.layer),
+            slices: tiles.slices as u32,
+            rounds: tiles.rounds as u32,
+            tiles: tiles.most as u32,
+            scratch: (self.plan.arena_bytes() / 4) as u32,
         };
-        let half = self.options.half();
         let Some(kernel) = self.narrow(a) else {
-            let kernel = self.reducing(Reducing::Attention { half });
-            self.push(kernel, &op, a.n_head, Rows::Tokens).kv = Some(a.layer);
+            self.in_tiles(a, &op, tiles);
             return;
         };
         // Queries of a workgroup are heads of a group where every block is one token, else tokens.
@@ -56,6 +60,18 @@ impl Lower<'_> {
         let wanted = self.push(kernel, &op, single, Rows::Tokens);
         wanted.kernels.push((QUERIES, kernel, a.n_head as u32));
         (wanted.kv, wanted.extent) = (Some(a.layer), Extent::Blocks);
+    }
+
+    /// Every form of attention for GPUs, and what merges the results of those that leave some.
+    fn in_tiles(&mut self, a: &AttentionSpec, op: &ops::Attention, tiles: Tiles) {
+        let kernels = tiles.kernels(self.options.half());
+        let wanted = self.push(kernels[0], op, a.n_head, Rows::Tokens);
+        wanted.kernels = kernels.into_iter().map(|kernel| (1, kernel, 0)).collect();
+        (wanted.kv, wanted.extent) = (Some(a.layer), Extent::Tiles(tiles));
+        if self.scratch > 0 {
+            let others = a.n_head * a.d_v.div_ceil(ROW_WG);
+            self.push(Kernel::AttentionMerge, op, others, Rows::Tokens).extent = Extent::Merge(tiles);
+        }
     }
 
     /// The kernel for subgroups, where the adapter and the shape of heads suit it.

@@ -7,6 +7,7 @@ use super::super::pipelines::Pipelines;
 use super::super::tables::HEAD;
 use super::{Dispatch, Extent, FINDERS, Form, Lower, Lowered, Wanted};
 use crate::error::Result;
+use crate::graph::Op;
 use crate::plan::{Plan, StepKind};
 use shaders::place;
 use std::collections::HashMap;
@@ -20,8 +21,14 @@ type Key = (&'static str, Option<usize>, Option<usize>);
 
 /// Bytes of the parameters of a plan's kernels, where no tensor is cut.
 pub fn parameter_bytes(plan: &Plan) -> u64 {
-    let kernels = plan.steps().iter().filter(|step| !matches!(step.kind, StepKind::RopeTable { .. }));
-    ((kernels.count() + FINDERS) * OP_STRIDE) as u64
+    let of = |kind: &StepKind| match kind {
+        StepKind::RopeTable { .. } => 0,
+        // Its tiles are merged.
+        StepKind::Op(Op::Attention { .. }) => 2,
+        _ => 1,
+    };
+    let kernels: usize = plan.steps().iter().map(|step| of(&step.kind)).sum();
+    ((kernels + FINDERS) * OP_STRIDE) as u64
 }
 
 impl<'a> Lower<'a> {

@@ -17,7 +17,6 @@ pub fn error(gpu: &Opened, kernel: Kernel) -> Result<f64> {
         Kernel::Eights(Reducing::RmsNorm(walk)) => norm(gpu, kernel, walk, false),
         Kernel::Eights(Reducing::LayerNorm(walk)) => norm(gpu, kernel, walk, true),
         Kernel::Eights(Reducing::Best { .. }) => best(gpu, kernel),
-        Kernel::Eights(Reducing::Attention { half }) => attention(gpu, kernel, half, 20),
         Kernel::AttentionNarrow { half, subgroup, blocks } => attention(gpu, kernel, half, blocks * subgroup * 4),
         _ => return Err(Error::Internal(format!("{} has no test", kernel.name()))),
     };
@@ -238,14 +237,13 @@ fn attention(gpu: &Opened, kernel: Kernel, half: bool, words: usize) -> Result<f
         slopes: NONE,
         sinks: NONE,
         cache: 0,
+        ..ops::Attention::default()
     };
     let out = arena.len();
     arena.resize(2 * out, 0.0);
     let op = bytemuck::bytes_of(&op);
     let memory = Memory { tables: &tables, op, arena: &arena, cache: &cache, ..Memory::default() };
-    // Workgroups of the one are blocks of tokens, of the other tokens.
-    let blocks = if matches!(kernel, Kernel::AttentionNarrow { .. }) { 1 } else { tokens };
-    let after = run(gpu, kernel, &memory, [blocks as u32, heads as u32])?;
+    let after = run(gpu, kernel, &memory, [1, heads as u32])?;
     Ok(nmse(&after.arena[out..], &expected))
 }
 
