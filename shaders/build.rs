@@ -9,6 +9,9 @@ mod layout;
 #[path = "src/table.rs"]
 #[allow(dead_code, missing_docs)]
 mod table;
+#[path = "src/way.rs"]
+#[allow(dead_code, missing_docs)]
+mod way;
 
 use naga::{AddressSpace, Module, Scalar, ScalarKind, StorageAccess, TypeInner};
 use std::collections::BTreeMap;

@@ -13,12 +13,14 @@
 pub mod compose;
 pub mod layout;
 mod table;
+mod way;
 
 pub use layout::Layout;
 pub use table::{
-    ACT_QUADS, ATTEND_WG, Act, BLOCKS, COLUMNS, EIGHT, Kernel, MAX_EXPERTS, MAX_HEAD, PAGE, POSITIONS, Peak, QUERIES,
-    ROW_WG, Reducing, SHARED_HEAD, SLICES, SUBGROUPS, TOP, Walk, Way,
+    ACT_QUADS, ATTEND_WG, Act, BLOCKS, EIGHT, Kernel, MAX_EXPERTS, MAX_HEAD, PAGE, POSITIONS, Peak, QUERIES, ROW_WG,
+    Reducing, SHARED_HEAD, SLICES, SUBGROUPS, TOP, Walk,
 };
+pub use way::Way;
 
 /// The parameters of each kernel, as its WGSL has them, and what each kernel binds.
 pub mod ops {
@@ -26,7 +28,7 @@ pub mod ops {
 }
 
 /// What a kernel binds at a place of group 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Binding {
     /// The place.
     pub index: u32,

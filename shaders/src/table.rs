@@ -2,6 +2,7 @@
 
 use crate::compose::{Defines, compose};
 use crate::layout::{ALL, GROUP, LANES, Layout};
+use crate::way::{self, SLICES_OF_K, Way};
 use gguf::Format;
 
 /// Positions on a page of the KV cache.
@@ -29,99 +30,11 @@ pub const SUBGROUPS: [usize; 2] = [4, 8];
 /// Invocations of the kernels that walk rows.
 pub const ROW_WG: usize = 64;
 
-/// Values of all columns of a tile that products stage at once.
-const TILE: usize = 2048;
 /// Values of a column that the products of experts stage at once.
 const EXPERT_TILE: usize = 2048;
 
-/// Groups of 32 codes of all columns of a tile that [`Way::Dot`] stages at once.
-const DOT_TILE: usize = 128;
 /// Quads of a group of 32 activations that [`Kernel::Quantize`] writes: codes, then scale and sums.
 pub const ACT_QUADS: usize = 3;
-
-/// How a matrix product is shared out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Way {
-    /// For GPUs: slices of k side by side, columns staged in workgroup memory.
-    Wide,
-    /// The same with sums handed round in eights of lanes, and a single column read where it lies.
-    WideSubgroup,
-    /// The same as the first with products of half floats.
-    WideHalf,
-    /// For activations of 8-bit codes, as [`Kernel::Quantize`] leaves them: integer dots.
-    Dot,
-    /// The same with sums handed round in eights of lanes, and a single column read where it lies.
-    DotSubgroup,
-    /// For adapters that are CPUs: a lane walks all of k, columns read by every lane.
-    Narrow,
-    /// The same with columns handed round in subgroups of at least this many lanes.
-    NarrowSubgroup(usize),
-}
-
-/// Tiles of columns that matrix products come in, ascending.
-pub const COLUMNS: [usize; 3] = [1, 4, 8];
-
-impl Way {
-    /// Every way for activations that are floats.
-    pub const ALL: [Way; 6] =
-        [Way::Wide, Way::WideSubgroup, Way::WideHalf, Way::Narrow, Way::NarrowSubgroup(4), Way::NarrowSubgroup(8)];
-
-    /// Every way for activations that are codes.
-    pub const DOTS: [Way; 2] = [Way::Dot, Way::DotSubgroup];
-
-    /// Whether it takes activations that are codes.
-    pub fn is_dot(self) -> bool {
-        Way::DOTS.contains(&self)
-    }
-
-    /// Whether it hands sums round in eights of lanes.
-    fn in_eights(self) -> bool {
-        matches!(self, Way::WideSubgroup | Way::DotSubgroup)
-    }
-
-    /// The way for rows of `k` values on an adapter that has this one: columns are read by fours where they can be.
-    pub fn of_row(self, k: usize) -> Way {
-        if k.is_multiple_of(4) { self } else { Way::Wide }
-    }
-
-    /// Whether slices of k are computed side by side.
-    fn is_wide(self) -> bool {
-        !matches!(self, Way::Narrow | Way::NarrowSubgroup(_))
-    }
-
-    /// Slices of k.
-    fn slices(self) -> usize {
-        if self.is_wide() { 8 } else { 1 }
-    }
-
-    /// Panels of one invocation.
-    fn panels_of_lane(self, columns: usize) -> usize {
-        if !self.is_wide() && columns > 1 { 4 } else { 1 }
-    }
-
-    /// Panels of one workgroup.
-    pub fn panels(self, columns: usize) -> usize {
-        self.invocations() / LANES / self.slices() * self.panels_of_lane(columns)
-    }
-
-    fn invocations(self) -> usize {
-        // Adapters that are CPUs share small matrices out better in single panels.
-        LANES * self.slices()
-    }
-
-    /// Its word in the names of kernels.
-    fn name(self) -> String {
-        match self {
-            Way::Wide => "wide".into(),
-            Way::WideSubgroup => "wide-sub".into(),
-            Way::WideHalf => "wide-f16".into(),
-            Way::Dot => "dot".into(),
-            Way::DotSubgroup => "dot-sub".into(),
-            Way::Narrow => "narrow".into(),
-            Way::NarrowSubgroup(n) => format!("narrow-sub{n}"),
-        }
-    }
-}
 
 /// Lanes that hand sums round where subgroups have at least so many: few, so that every subgroup of 8, 16, 32 or 64 will do
 /// and all of them give the same bits. Workgroups of [`ROW_WG`] are eights of eights.
@@ -244,7 +157,7 @@ pub enum Kernel {
     MatMul {
         /// Format of the matrix.
         format: Format,
-        /// Columns of a workgroup, one of [`COLUMNS`].
+        /// Columns of a workgroup, one of [`Way::columns`].
         columns: usize,
         /// How it is shared out.
         way: Way,
@@ -352,9 +265,8 @@ impl Kernel {
         for Layout { format, sub, .. } in ALL {
             all.extend([Kernel::Embed(format), Kernel::Experts { format, dot: false }]);
             all.extend(sub.map(|_| Kernel::Experts { format, dot: true }));
-            for columns in COLUMNS {
-                let dots = Way::DOTS.into_iter().filter(|_| sub.is_some());
-                all.extend(Way::ALL.into_iter().chain(dots).map(|way| Kernel::MatMul { format, columns, way }));
+            for way in Way::ALL.into_iter().chain([Way::Dot]).filter(|way| way.takes(format)) {
+                all.extend(way.columns().iter().map(|&columns| Kernel::MatMul { format, columns, way }));
             }
         }
         all
@@ -364,9 +276,7 @@ impl Kernel {
     pub fn file(self) -> &'static str {
         match self {
             Kernel::Embed(_) => "embed",
-            Kernel::MatMul { way, .. } if way.is_dot() => "matmul_dot",
-            Kernel::MatMul { way, .. } if way.is_wide() => "matmul_wide",
-            Kernel::MatMul { .. } => "matmul_narrow",
+            Kernel::MatMul { way, columns, .. } => way.file(columns),
             Kernel::Quantize => "quantize",
             Kernel::Eights(of) => of.baseline().file(),
             Kernel::Experts { .. } => "experts",
@@ -431,7 +341,6 @@ impl Kernel {
     pub fn subgroup(self) -> Option<usize> {
         match self {
             Kernel::MatMul { way: Way::NarrowSubgroup(n), .. } => Some(n),
-            Kernel::MatMul { way, .. } if way.in_eights() => Some(EIGHT),
             Kernel::Eights(_) => Some(EIGHT),
             Kernel::AttentionNarrow { subgroup, .. } | Kernel::RmsNormNarrow(subgroup) => Some(subgroup),
             _ => None,
@@ -453,7 +362,7 @@ impl Kernel {
     pub fn invocations(self) -> usize {
         match self {
             Kernel::MatMul { way, .. } => way.invocations(),
-            Kernel::Experts { .. } => Way::Wide.invocations(),
+            Kernel::Experts { .. } => LANES * SLICES_OF_K,
             Kernel::AttentionNarrow { subgroup, .. } | Kernel::RmsNormNarrow(subgroup) => subgroup,
             Kernel::Topk { .. } | Kernel::Best { merge: false } | Kernel::Roof(_) => MANY_WG,
             Kernel::RmsNorm(walk) | Kernel::LayerNorm(walk) => walk.invocations(),
@@ -479,13 +388,13 @@ impl Kernel {
                 set("BITS", 1);
             }
             Kernel::MatMul { format, columns, way } => {
-                product(&mut set, columns, way);
+                way::define(&mut set, columns, way);
                 unpack(&mut d, format);
             }
             Kernel::Experts { format, dot } => {
                 let groups = EXPERT_TILE / GROUP;
                 set("TILE", groups);
-                set("S", Way::Wide.slices());
+                set("S", SLICES_OF_K);
                 set("STAGED", groups * if dot { ACT_QUADS } else { GROUP / 4 });
                 set("INTEGER", usize::from(dot));
                 set("ACTQUADS", ACT_QUADS);
@@ -527,31 +436,6 @@ impl Kernel {
     pub fn compose(self, file: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
         compose(self.file(), &self.defines(), file)
     }
-}
-
-fn product(set: &mut dyn FnMut(&str, usize), columns: usize, way: Way) {
-    let (dot, eights) = (way.is_dot(), way.in_eights());
-    let groups = if dot { DOT_TILE } else { TILE / GROUP };
-    let tile = groups / columns;
-    let subgroup = if let Way::NarrowSubgroup(n) = way { n } else { 0 };
-    let panels = way.panels_of_lane(columns);
-    set("T", columns);
-    set("TILE", tile);
-    set("S", way.slices());
-    set("STAGED", groups * if dot { ACT_QUADS } else { GROUP / 4 });
-    set("SUMS", columns * way.invocations());
-    set("R", panels);
-    set("R4", usize::from(panels == 4));
-    set("SUBGROUP", subgroup);
-    set("SHARE", subgroup.max(1));
-    set("SHARES", GROUP / 4 / subgroup.max(1));
-    set("QUADWISE", usize::from(dot || eights || !way.is_wide()));
-    set("BITS", usize::from(dot));
-    set("INTEGER", usize::from(dot));
-    set("ACTQUADS", ACT_QUADS);
-    set("EIGHTS", usize::from(eights));
-    set("DIRECT", usize::from(eights && columns == 1));
-    set("FLOAT16", usize::from(way == Way::WideHalf));
 }
 
 fn attention(set: &mut dyn FnMut(&str, usize), half: bool, queries: usize, split: bool) {
@@ -608,6 +492,8 @@ fn unpack(d: &mut Defines, format: Format) {
         ("WHOLE", usize::from(sub == GROUP)),
         ("FLOORS", usize::from(layout.floors)),
         ("SCALED", usize::from(layout.sub.is_some() && !layout.floors)),
+        ("SCALES", GROUP / sub * LANES),
+        ("RAGGED", usize::from(layout.sub.is_none())),
     ] {
         d.insert(name.into(), value.to_string());
     }

@@ -1,147 +1,82 @@
-#if FLOAT16
-enable f16;
-#end
-// Matrix product for GPUs. A workgroup computes a panel (16 rows, a lane each) for $T columns; its $S slices take the
-// groups along k in turn and are added in workgroup memory, as are the columns staged.
+// Matrix product for GPUs and up to some tens of columns. A workgroup computes $ROWS rows, half a panel, for $T columns: a
+// lane each row, $S slices of k side by side, each a run of groups that follow each other. Nothing is staged: the lanes of a
+// slice read the same quads of a column, which the first-level cache serves, and there is one barrier in all.
 //
-// Bytes: every weight once for each $T columns; the 16 lanes of two neighbouring slices read 512 bytes side by side, so
-// a warp of 32 reads whole lines. Workgroup memory: 12 KiB for 8 columns, so 8 workgroups of 128 fit where there are
-// 100 KiB. Expected for one column: 70 % of memory bandwidth or more once a matrix has some hundred panels; below that
-// the latency of one pass along k.
+// Bytes: every weight once for each $T columns; 8 lanes read 128 bytes side by side, a whole line. Workgroup memory: 1 KiB a
+// column. Latency, not bandwidth, bounds small matrices: a slice of 2,048 values is two groups, so two rounds of loads. Measured on
+// a H100 (3 TB/s) for one column: F16 2.6 TB/s, Q8_0 2.0, Q6_K 1.75, Q4_K 1.6 where the matrix has 16,000 rows; 0.5 TB/s and 5
+// microseconds for 2,048 x 2,048 of Q4_K. Eight slices took 12 microseconds there, sixty-four 5.6.
 //
-// EIGHTS (subgroups of 8 lanes or more): the slices of a row are added by eight lanes at once, not by one after the other. A
-// single column is not staged: its sixteen lanes read the same quads, which the first-level cache serves as workgroup memory
-// would, so of two barriers a tile and one for all one is left, and 0.5 KiB of workgroup memory, so that registers alone bound the
-// occupancy. The same bits and bytes of weights as without. Expected: more of the bandwidth where matrices are small and waits
-// for barriers count, else the same.
-//
-// FLOAT16 (half floats): weights and staged columns are rounded to 11 bits, a quad of a column under a power of two of its own,
-// so that neither is out of range; four products are added in halves, all else in f32. Off by an NMSE of 2e-7 to 3e-7 a product
-// (f32: 1e-14; codes of 8 bits: 2e-5). Bytes of weights as above; a staged column takes 12 bytes in place of 16. Expected: where
-// halves go two at a time, up to twice the speed for many columns; for one nothing, as memory bounds it. A driver without such
-// instructions loses by it: lavapipe takes half as long again.
+// ODD: for rows of floats that are not whole quads.
 #import matmul
 #import dot
 #import matmul_sums
 
-const TILE: u32 = $TILE; // groups of 32 that are staged at once
-const SLICES: u32 = $S;
-
-#if !DIRECT
-#if FLOAT16
-// Quads over powers of two, and those.
-var<workgroup> staged: array<vec4<f16>, $STAGED>;
-var<workgroup> sizes: array<f32, $STAGED>;
-#else
-var<workgroup> staged: array<vec4<f32>, $STAGED>;
-#end
-#end
-
+#if RAGGED
 // Four values of a column, zeros beyond its end.
-fn four(column: u32, k: u32) -> vec4<f32> {
-    let at = op.x + column * op.k + k;
-    if (column >= columns() || k >= op.k) {
+fn four(base: u32, k: u32) -> vec4<f32> {
+#if ODD
+    var v = vec4<f32>(0.0);
+#for i in 0..4
+    if (k + $i < op.k) { v[$i] = arena[base + k + $i]; }
+#end
+    return v;
+#else
+    if (k >= op.k) {
         return vec4<f32>(0.0);
     }
-#if QUADWISE
-    return arena[at / 4];
-#else
-    if (k + 4 <= op.k) {
-        return vec4<f32>(arena[at], arena[at + 1], arena[at + 2], arena[at + 3]);
-    }
-    var v = vec4<f32>(arena[at], 0.0, 0.0, 0.0);
-    if (k + 1 < op.k) { v.y = arena[at + 1]; }
-    if (k + 2 < op.k) { v.z = arena[at + 2]; }
-    return v;
+    return arena[(base + k) / 4];
 #end
-}
-#if FLOAT16
-
-fn stage(i: u32, x: vec4<f32>) {
-    let a = abs(x);
-    let size = bitcast<u32>(max(max(a.x, a.y), max(a.z, a.w))) & 0x7f800000u;
-    // Below the least power there is nothing.
-    let inverse = select(bitcast<f32>(0x7f000000u - min(size, 0x7f000000u)), 0.0, size == 0u);
-    staged[i] = vec4<f16>(x * inverse);
-    sizes[i] = bitcast<f32>(size);
-}
-
-fn add_halves(i: u32, w: vec4<f16>, sum: f32) -> f32 {
-    let p = staged[i] * w;
-    let pairs = p.xy + p.zw;
-    return fma(sizes[i], f32(pairs.x + pairs.y), sum);
 }
 #end
 
 @compute @workgroup_size($WG)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) li: u32) {
-    let lane = li % 16;
-    let slice = li / 16;
+    let lane = id.x % 2 * $ROWS + li % $ROWS;
+    let panel = id.x / 2;
     let column = id.y * $T;
     let groups = (op.k + 31) / 32;
     let blocks = (groups + $GROUPS - 1) / $GROUPS;
-    let quad = op.quads + id.x * blocks * $QUADS * 16 + lane;
-    let word = op.words + id.x * blocks * $WORDS * 16 + lane;
+    let quad = op.quads + panel * blocks * $QUADS * 16 + lane;
+    let word = op.words + panel * blocks * $WORDS * 16 + lane;
 #for c in 0..$T
+    // Columns beyond the last are computed from it, and not stored.
+    let base$c = op.x + min(column + $c, columns() - 1) * op.k;
     var sum$c = 0.0;
 #end
-#if DIRECT
-    {
-        let tile = 0u;
-        let end = groups;
-#else
-    for (var tile = 0u; tile < groups; tile += TILE) {
-        workgroupBarrier();
-        for (var i = li; i < $T * TILE * 8; i += $WG) {
-            let x = four(column + i / (TILE * 8), tile * 32 + i % (TILE * 8) * 4);
-#if FLOAT16
-            stage(i, x);
-#else
-            staged[i] = x;
-#end
-        }
-        workgroupBarrier();
-        let end = min(TILE, groups - tile);
-#end
-        for (var g = slice; g < end; g += SLICES) {
-            let block = (tile + g) / $GROUPS;
-            let a = load(quad + block * $QUADS * 16, word + block * $WORDS * 16, (tile + g) % $GROUPS);
+    let run = (groups + $S - 1) / $S;
+    let end = min((li / $ROWS + 1) * run, groups);
+    for (var g = li / $ROWS * run; g < end; g += 1u) {
+        let block = g / $GROUPS;
+        let a = load(quad + block * $QUADS * 16, word + block * $WORDS * 16, g % $GROUPS);
 #for c in 0..$T
-            var part$c = 0.0;
+        var part$c = 0.0;
 #end
 #for s in 0..$SUBS
 #for j in 0..$JOBS
 #let i = $s * $JOBS + $j
 #if FLOORS
-            let w$i = fma(vec4<f32>(a.scale$s), codes(a, $i), vec4<f32>(-a.floor$s));
+        let w$i = fma(vec4<f32>(a.scale$s), codes(a, $i), vec4<f32>(-a.floor$s));
 #else
-            let w$i = codes(a, $i);
-#end
-#if FLOAT16
-            let h$i = vec4<f16>(w$i);
+        let w$i = codes(a, $i);
 #end
 #for c in 0..$T
-#if DIRECT
-            part$c = add(four(column, g * 32 + $i * 4), w$i, part$c);
+#if RAGGED
+        part$c = add(four(base$c, g * 32 + $i * 4), w$i, part$c);
 #else
-#if FLOAT16
-            part$c = add_halves($c * TILE * 8 + g * 8 + $i, h$i, part$c);
-#else
-            part$c = add(staged[$c * TILE * 8 + g * 8 + $i], w$i, part$c);
-#end
+        part$c = add(arena[base$c / 4 + g * 8 + $i], w$i, part$c);
 #end
 #end
 #end
 #for c in 0..$T
 #if SCALED
-            sum$c = fma(a.scale$s, part$c, sum$c);
+        sum$c = fma(a.scale$s, part$c, sum$c);
 #else
-            sum$c += part$c;
+        sum$c += part$c;
 #end
-            part$c = 0.0;
+        part$c = 0.0;
 #end
 #end
-        }
     }
 #for c in 0..$T
     sums[$c * $WG + li] = sum$c;

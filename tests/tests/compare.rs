@@ -186,7 +186,8 @@ fn every_adapter_is_within_tolerance_in_every_operation() {
 fn variants_and_precisions_of_an_adapter() {
     let (adapters, _busy) = obtain();
     let files = Files::new();
-    let model = Model { format: Format::Q4K, n_embd: 256, n_ff: 512, ..Model::llama(15) };
+    // Rows of some length, so that the variants add up in orders of their own.
+    let model = Model { format: Format::Q4K, n_embd: 256, n_ff: 2048, ..Model::llama(15) };
     let path = files.model("llama.gguf", &model.bytes());
     for adapter in &adapters {
         let side = |more: &str| format!("gpu:{},kv=f32{more}", adapter.index);

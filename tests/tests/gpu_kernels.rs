@@ -5,7 +5,7 @@ use engine::backend::gpu::adapter::Opened;
 use engine::backend::gpu::probe::{Memory, run};
 use gguf::Format;
 use shaders::layout::ALL;
-use shaders::{ACT_QUADS, Act, COLUMNS, Kernel, NONE, ROW_WG, Reducing, SLICES, SUBGROUPS, TOP, Walk, Way, ops};
+use shaders::{ACT_QUADS, Act, Kernel, NONE, ROW_WG, Reducing, SLICES, SUBGROUPS, TOP, Walk, Way, ops};
 use tests::gpu::{
     FUNCTION, HALVES, PRODUCT, SENTINEL, activation, can, compare, done, floats, matrix, on_every_adapter, quantized,
     step,
@@ -35,7 +35,7 @@ fn columns_for(way: Way, x: &[f32], k: usize) -> (Vec<f32>, Vec<f64>) {
     (x.to_vec(), x.iter().map(|x| f64::from(*x)).collect())
 }
 
-fn product(gpu: &Opened, format: Format, way: Way, tiles: &[usize], [rows, k, n]: [usize; 3]) -> Vec<String> {
+fn product(gpu: &Opened, format: Format, way: Way, tiles: usize, [rows, k, n]: [usize; 3]) -> Vec<String> {
     let way = way.of_row(k);
     let mut random = Random::new((rows * 31 + k * 7 + n) as u64 + u64::from(format.id()));
     let m = matrix(&mut random, format, rows, k);
@@ -77,10 +77,10 @@ fn product(gpu: &Opened, format: Format, way: Way, tiles: &[usize], [rows, k, n]
         ..Memory::default()
     };
     let (mut failures, mut results) = (vec![], vec![]);
-    for &columns in tiles {
+    for &columns in way.columns().iter().take(tiles) {
         let kernel = Kernel::MatMul { format, columns, way };
         let Some(kernel) = can(gpu, kernel).then_some(kernel) else { continue };
-        let grid = [m.panels.div_ceil(way.panels(columns)) as u32, n.div_ceil(columns) as u32];
+        let grid = [way.workgroups(columns, m.panels) as u32, n.div_ceil(columns) as u32];
         let name = format!("{} of {rows} x {k}, {n} columns", kernel.name());
         match run(gpu, kernel, &memory, grid) {
             Err(error) => failures.push(format!("{name}: {error}")),
@@ -109,30 +109,26 @@ fn products_of_every_format_and_way() {
             // A row of one block, and one of several that ends inside a tile; rows that end inside a panel.
             let k = layout.format.block_len().max(32);
             let shapes = [[70, 5 * k, 9], [17, k, 3]];
-            match LEADERS.contains(&layout.format) {
-                true => failures.extend(
-                    Way::ALL
-                        .into_iter()
-                        .flat_map(|way| shapes.map(|shape| product(gpu, layout.format, way, &COLUMNS, shape)))
-                        .flatten(),
-                ),
-                false => failures.extend(product(gpu, layout.format, gpu.way, &COLUMNS[..1], shapes[0])),
-            }
-            // The tiles of codes that others than leaders go through: one, as above.
-            let tiles = if LEADERS.contains(&layout.format) { &COLUMNS[..] } else { &COLUMNS[..1] };
-            for way in Way::DOTS.into_iter().filter(|_| layout.sub.is_some()) {
-                failures.extend(shapes.into_iter().flat_map(|shape| product(gpu, layout.format, way, tiles, shape)));
+            let leads = LEADERS.contains(&layout.format);
+            let tiles = if leads { usize::MAX } else { 1 };
+            let ways = Way::ALL.into_iter().filter(|way| leads || *way == gpu.way).chain([Way::Dot]);
+            for way in ways.filter(|way| way.takes(layout.format)) {
+                let shapes = &shapes[..if leads { 2 } else { 1 }];
+                failures.extend(shapes.iter().flat_map(|shape| product(gpu, layout.format, way, tiles, *shape)));
             }
         }
         for way in Way::ALL {
             // Floats may have rows of any length; a long row passes several tiles.
             for shape in [[1, 1, 1], [5, 33, 2], [7, 36, 3], [16, 2500, 8]] {
-                failures.extend(product(gpu, Format::F32, way, &COLUMNS, shape));
+                failures.extend(product(gpu, Format::F32, way, usize::MAX, shape));
             }
         }
-        // Several tiles of staged codes.
-        for (format, way) in [(Format::Q8_0, Way::Dot), (Format::Q4_1, Way::DotSubgroup)] {
-            failures.extend(product(gpu, format, way, &COLUMNS, [16, 32 * 150, 9]));
+        // Rows of several runs of groups for each slice, and more columns than a tile has.
+        for format in [Format::Q8_0, Format::Q4_1] {
+            failures.extend(product(gpu, format, Way::Dot, usize::MAX, [16, 32 * 150, 9]));
+        }
+        for (format, way) in [(Format::F16, Way::Wide), (Format::Q5_1, Way::Wide), (Format::Q6K, Way::Dot)] {
+            failures.extend(product(gpu, format, way, usize::MAX, [83, 1024, 70]));
         }
         failures
     });
@@ -199,14 +195,14 @@ fn together(gpu: &Opened, format: Format, [k, n]: [usize; 2]) -> Vec<String> {
     let [first, second, third] = [x.len(), x.len() + n * rows[0], x.len() + n * (rows[0] + rows[1])];
     let (mut arena, tables) = (x, step(n, &[]));
     arena.resize(third + n * rows[2] + 100, SENTINEL);
-    let packed = [&quads[..], &words].concat();
+    let (packed, panels) = ([&quads[..], &words].concat(), each.iter().map(|m| m.panels).sum::<usize>());
     let op = ops::MatmulWide {
         out: first as u32,
         residual: NONE,
         bias: 0,
         k: k as u32,
         width: rows[0] as u32,
-        panels: each.iter().map(|m| m.panels as u32).sum(),
+        panels: panels as u32,
         words: quads.len() as u32,
         outputs: 1,
         scale: 0.5,
@@ -221,7 +217,8 @@ fn together(gpu: &Opened, format: Format, [k, n]: [usize; 2]) -> Vec<String> {
         ..ops::MatmulWide::default()
     };
     let mut failures = vec![];
-    for (way, columns) in Way::ALL.into_iter().flat_map(|way| COLUMNS.map(|columns| (way, columns))) {
+    let ways = Way::ALL.into_iter().filter(|way| way.takes(format));
+    for (way, &columns) in ways.flat_map(|way| way.columns().iter().map(move |columns| (way, columns))) {
         let kernel = Kernel::MatMul { format, columns, way };
         if !can(gpu, kernel) {
             continue;
@@ -229,8 +226,7 @@ fn together(gpu: &Opened, format: Format, [k, n]: [usize; 2]) -> Vec<String> {
         let left = |op: &ops::MatmulWide, weights: &[u32]| {
             let op = bytemuck::bytes_of(op);
             let memory = Memory { tables: &tables, op, arena: &arena, weights, vectors: &biases, ..Memory::default() };
-            let panels = rows.iter().map(|rows| rows.div_ceil(16)).sum::<usize>();
-            let grid = [panels.div_ceil(way.panels(columns)) as u32, n.div_ceil(columns) as u32];
+            let grid = [way.workgroups(columns, panels) as u32, n.div_ceil(columns) as u32];
             done(gpu, kernel, &memory, grid).arena.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
         };
         let all = left(&op, &packed);
@@ -239,8 +235,7 @@ fn together(gpu: &Opened, format: Format, [k, n]: [usize; 2]) -> Vec<String> {
             let alone = ops::MatmulWide { out: out as u32, bias, width, panels, words, second: 0, third: 0, ..op };
             left(&alone, &each[i].packed)[out..out + n * rows[i]].to_vec()
         };
-        let (second_bias, third_bias) = (op.second_bias, op.third_bias);
-        let expected = [one(0, first, 0), one(1, second, second_bias), one(2, third, third_bias)].concat();
+        let expected = [one(0, first, 0), one(1, second, op.second_bias), one(2, third, op.third_bias)].concat();
         let name = kernel.name();
         failures.extend((all[first..first + expected.len()] != expected).then(|| format!("{name}: other bits")));
         let behind = &all[first + expected.len()..];

@@ -118,7 +118,7 @@ fn way(variant: Variant, [subgroups, halves]: [bool; 2], [least, most]: [u32; 2]
     };
     match variant {
         Variant::Baseline => Ok(Way::Wide),
-        Variant::Subgroup => lanes(EIGHT).map(|()| Way::WideSubgroup),
+        Variant::Subgroup => lanes(EIGHT).map(|()| Way::Wide),
         Variant::F16 if halves => Ok(Way::WideHalf),
         Variant::F16 => Err("it has no half floats".into()),
         Variant::Narrow => Ok(Way::Narrow),
@@ -170,8 +170,6 @@ pub struct Opened {
     pub way: Way,
     /// Whether kernels beside products may use subgroups, where their size and the variant suit that.
     pub rows_in_subgroups: bool,
-    /// Whether integer products may, likewise.
-    pub dots_in_subgroups: bool,
     /// Makes things.
     pub device: wgpu::Device,
     /// Takes work.
@@ -193,13 +191,7 @@ impl Opened {
 
     /// Whether kernels that add up over a workgroup do so in eights of lanes.
     pub fn eights(&self) -> bool {
-        self.rows_in_subgroups && self.way == Way::WideSubgroup
-    }
-
-    /// How integer products are shared out.
-    pub fn dots(&self) -> Way {
-        let lanes = matches!(self.way, Way::WideSubgroup | Way::NarrowSubgroup(EIGHT..));
-        if lanes && self.dots_in_subgroups { Way::DotSubgroup } else { Way::Dot }
+        self.rows_in_subgroups && self.description.variant == Variant::Subgroup
     }
 
     /// Uses another variant from now on, which someone has asked for.
@@ -404,9 +396,7 @@ pub fn open_within(wanted: &Device, binding: u64) -> Result<Opened> {
     let (taken, needed) = (AtomicU64::default(), AtomicU64::default());
     let (variant, why) = (description.variant, description.why.clone());
     let way = Way::Wide;
-    let (rows_in_subgroups, dots_in_subgroups) = (true, true);
-    let mut opened =
-        Opened { description, way, rows_in_subgroups, dots_in_subgroups, device, queue, faults, taken, needed };
+    let mut opened = Opened { description, way, rows_in_subgroups: true, device, queue, faults, taken, needed };
     opened.change(variant, why)?;
     Ok(opened)
 }

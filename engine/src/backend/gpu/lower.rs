@@ -58,7 +58,7 @@ pub struct Dispatch {
 pub enum Extent {
     /// Rows: one form, whose workgroups are rows.
     Rows(Rows),
-    /// Columns of a product: the form is the least that has them all, or the last.
+    /// Columns of a product: the form is the first that is the best for so many.
     Columns(Rows),
     /// Blocks of tokens: the first form where each is a single token, else the second.
     Blocks,
@@ -72,6 +72,8 @@ pub enum Extent {
 pub struct Form {
     /// Rows (columns of a product) of one workgroup.
     pub columns: usize,
+    /// Most rows of a step for which it is the best.
+    pub most: usize,
     /// Index of the pipeline.
     pub pipeline: usize,
     /// Workgroups beside those of the rows.
@@ -106,7 +108,7 @@ impl Dispatch {
             Extent::Rows(rows) => (&self.kernels[0], [of(rows) as u32, self.kernels[0].others, 1]),
             Extent::Columns(rows) => {
                 let n = of(rows);
-                let fits = self.kernels.iter().find(|v| v.columns >= n);
+                let fits = self.kernels.iter().find(|v| v.most >= n);
                 let v = fits.unwrap_or_else(|| &self.kernels[self.kernels.len() - 1]);
                 (v, [v.others, n.div_ceil(v.columns) as u32, 1])
             }
@@ -191,8 +193,6 @@ pub struct Lower<'a> {
     buffers: &'a Buffers,
     options: &'a GpuOptions,
     way: Way,
-    /// The same of integer products.
-    dots: Way,
     /// Lanes of every subgroup, where kernels for them are to be used.
     subgroup: Option<usize>,
     /// Whether kernels that add up over a workgroup do so in eights of lanes.
@@ -232,14 +232,13 @@ impl<'a> Lower<'a> {
     /// # Errors
     /// The device has no room, or refuses a kernel.
     pub fn all(gpu: &Opened, plan: &'a Plan, buffers: &'a Buffers, options: &'a GpuOptions) -> Result<Lowered> {
-        let (way, dots, subgroup, eights) = (gpu.way, gpu.dots(), gpu.subgroup(), gpu.eights());
+        let (way, subgroup, eights) = (gpu.way, gpu.subgroup(), gpu.eights());
         let runs = merge::products(plan.graph());
         let followers = runs.iter().flat_map(|run| run[1..].iter().copied()).collect();
         let runs = runs.into_iter().map(|run| (run[0], run)).collect();
         let scratch = scratch_bytes(plan, options);
         let (wanted, ends) = (vec![], vec![]);
-        let mut lower =
-            Lower { plan, buffers, options, way, dots, subgroup, eights, scratch, wanted, ends, runs, followers };
+        let mut lower = Lower { plan, buffers, options, way, subgroup, eights, scratch, wanted, ends, runs, followers };
         for step in plan.steps() {
             match step.kind {
                 StepKind::Op(op) => {

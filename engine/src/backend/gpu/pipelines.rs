@@ -14,14 +14,9 @@ pub struct Pipelines {
     kernels: Vec<Kernel>,
     by_kernel: HashMap<Kernel, usize>,
     /// Layouts by the kernels' bindings, so that variants share bind groups.
-    layouts: HashMap<&'static str, (BindGroupLayout, PipelineLayout)>,
+    layouts: HashMap<&'static [Binding], (BindGroupLayout, PipelineLayout)>,
     /// What was compiled before.
     kept: Option<Kept>,
-}
-
-/// What stands for a list of bindings: kernels with the same ones share layouts.
-fn key(kernel: Kernel) -> &'static str {
-    kernel.file()
 }
 
 impl Pipelines {
@@ -55,7 +50,7 @@ impl Pipelines {
     /// # Panics
     /// If [`Pipelines::get`] was never asked for the kernel.
     pub fn layout(&self, kernel: Kernel) -> &BindGroupLayout {
-        &self.layouts[key(kernel)].0
+        &self.layouts[kernel.bindings()].0
     }
 
     /// Index of a kernel's pipeline, which is made if it is not there.
@@ -66,7 +61,7 @@ impl Pipelines {
         if let Some(&index) = self.by_kernel.get(&kernel) {
             return Ok(index);
         }
-        let (_, layout) = self.layouts.entry(key(kernel)).or_insert_with(|| layouts(gpu, kernel));
+        let (_, layout) = self.layouts.entry(kernel.bindings()).or_insert_with(|| layouts(gpu, kernel));
         let name = kernel.name();
         let module = gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(&name),

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::graph::Op;
 use crate::plan::{Plan, integer_product};
 use gguf::Format;
-use shaders::{BLOCKS, COLUMNS, Kernel, Reducing, Walk, Way};
+use shaders::{BLOCKS, Kernel, Reducing, Walk, Way};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -72,7 +72,7 @@ fn choose(gpu: &mut Opened, formats: &[Format], half: bool, folder: &Path) -> Re
     loop {
         let before = all.len();
         for &format in formats {
-            for columns in COLUMNS {
+            for &columns in gpu.way.columns() {
                 all.push(kept.check(gpu, Kernel::MatMul { format, columns, way: gpu.way })?);
             }
         }
@@ -109,25 +109,18 @@ fn beside_products(gpu: &Opened, half: bool) -> Vec<Kernel> {
     }
 }
 
-/// Tests the integer products of some formats, and takes those without subgroups where others are off.
-fn dots(gpu: &mut Opened, formats: &[Format], folder: &Path) -> Result<Vec<Check>> {
+/// Tests the integer products of some formats.
+fn dots(gpu: &Opened, formats: &[Format], folder: &Path) -> Result<Vec<Check>> {
     let (mut kept, mut all) = (Kept::open(gpu, folder), vec![]);
     if !formats.is_empty() {
         all.push(kept.check(gpu, Kernel::Quantize)?);
     }
-    loop {
-        let (before, way) = (all.len(), gpu.dots());
-        for (&format, columns) in formats.iter().flat_map(|format| COLUMNS.map(|columns| (format, columns))) {
-            all.push(kept.check(gpu, Kernel::MatMul { format, columns, way })?);
-        }
-        if way == Way::Dot || all[before..].iter().all(|check| check.good) {
-            break;
-        }
-        gpu.dots_in_subgroups = false;
+    let way = Way::Dot;
+    for (&format, &columns) in formats.iter().flat_map(|f| way.columns().iter().map(move |columns| (f, columns))) {
+        all.push(kept.check(gpu, Kernel::MatMul { format, columns, way })?);
     }
     kept.save();
-    let needed = |check: &&Check| !check.good && (gpu.dots_in_subgroups || !check.kernel.contains("-dot-sub-"));
-    match all.iter().find(needed) {
+    match all.iter().find(|check| !check.good) {
         Some(bad) => Err(wrong(gpu, bad, "or use --precision f32")),
         None => Ok(all),
     }

@@ -9,7 +9,7 @@ use super::{Dispatch, Extent, FINDERS, Form, Lower, Lowered, Wanted};
 use crate::error::Result;
 use crate::graph::Op;
 use crate::plan::{Plan, StepKind};
-use shaders::place;
+use shaders::{Binding, Kernel, place};
 use std::collections::HashMap;
 use wgpu::{BindGroup, Buffer, BufferUsages};
 
@@ -17,7 +17,7 @@ use wgpu::{BindGroup, Buffer, BufferUsages};
 const OP_STRIDE: usize = 256;
 
 /// What tells bind groups apart: the list of bindings, the buffer of weights, the buffer of caches.
-type Key = (&'static str, Option<usize>, Option<usize>);
+type Key = (&'static [Binding], Option<usize>, Option<usize>);
 
 /// Bytes of the parameters of a plan's kernels, where no tensor is cut.
 pub fn parameter_bytes(plan: &Plan) -> u64 {
@@ -47,10 +47,11 @@ impl<'a> Lower<'a> {
         for (i, w) in self.wanted.iter().enumerate() {
             let mut kernels = vec![];
             for &(columns, kernel, others) in &w.kernels {
-                kernels.push(Form { columns, pipeline: pipelines.get(gpu, kernel)?, others });
+                let most = if let Kernel::MatMul { way, .. } = kernel { way.most(columns) } else { usize::MAX };
+                kernels.push(Form { columns, most, pipeline: pipelines.get(gpu, kernel)?, others });
             }
             let cache = w.kv.map(|layer| self.buffers.kv[layer].buffer);
-            let key: Key = (w.kernels[0].1.file(), w.part.map(|part| part.buffer), cache);
+            let key: Key = (w.kernels[0].1.bindings(), w.part.map(|part| part.buffer), cache);
             let group = *keys.entry(key).or_insert_with(|| {
                 groups.push(self.bind(gpu, &pipelines, w, &uniform));
                 groups.len() - 1

@@ -4,7 +4,7 @@ use super::{Extent, Lower, Wanted};
 use crate::graph::{Op, Rows, ValueId};
 use crate::plan::{Precision, integer_product};
 use shaders::layout::{GROUP, LANES};
-use shaders::{ACT_QUADS, COLUMNS, Kernel, NONE, ROW_WG, ops};
+use shaders::{ACT_QUADS, Kernel, NONE, ROW_WG, Way, ops};
 
 /// Lanes that make the codes of a group.
 const LANES_OF_GROUP: usize = 8;
@@ -44,7 +44,7 @@ impl Lower<'_> {
         let [third, third_out, third_bias, third_width] = last;
         let info = &self.plan.graph().weights[weight.0 as usize];
         let (way, x) = match integer_product(info.format, self.plan.limits().precision) {
-            true => (self.dots, self.acts(x)),
+            true => (Way::Dot, self.acts(x)),
             false => (self.way.of_row(info.k), self.at(x)),
         };
         for part in self.parts(weight) {
@@ -70,12 +70,12 @@ impl Lower<'_> {
                 third_bias,
                 third_width,
             };
-            let kernels = COLUMNS.map(|columns| {
+            let kernels = way.columns().iter().map(|&columns| {
                 let kernel = Kernel::MatMul { format: info.format, columns, way };
-                (columns, kernel, part.panels.div_ceil(way.panels(columns)) as u32)
+                (columns, kernel, way.workgroups(columns, part.panels) as u32)
             });
             self.wanted.push(Wanted {
-                kernels: kernels.to_vec(),
+                kernels: kernels.collect(),
                 op: bytemuck::bytes_of(&op).to_vec(),
                 part: Some(part),
                 kv: None,

@@ -132,7 +132,7 @@ fn product(gpu: &Opened, format: Format, columns: usize, way: Way) -> Result<f64
     tables[1] = n as u32;
     let memory =
         Memory { tables: &tables, op: bytemuck::bytes_of(&op), arena: &arena, weights: &packed, ..Memory::default() };
-    let grid = [panels.div_ceil(way.panels(columns)) as u32, n.div_ceil(columns) as u32];
+    let grid = [way.workgroups(columns, panels) as u32, n.div_ceil(columns) as u32];
     let after = run(gpu, Kernel::MatMul { format, columns, way }, &memory, grid)?;
     Ok(nmse(&after.arena[at..], &expected))
 }
