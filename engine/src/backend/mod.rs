@@ -67,6 +67,18 @@ pub struct Reach {
     pub int8: f64,
 }
 
+/// Nanoseconds that a small fixed piece of work takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Level {
+    /// Reading memory.
+    pub memory: f64,
+    /// Arithmetic in registers.
+    pub arithmetic: f64,
+}
+
+/// Does a small fixed piece of work on a device, which shows whether it is as fast as it was.
+pub type Anchor = Box<dyn FnMut() -> Result<Level>>;
+
 /// A device that replays one plan. Called once a step.
 pub trait Backend: Send {
     /// Computes a batch: logits, one row for each of its outputs.
@@ -121,6 +133,10 @@ pub trait Backend: Send {
     /// As those of a step.
     fn reach(&mut self) -> Result<Option<Reach>> {
         Ok(None)
+    }
+    /// The anchor of the device; none where it computes on the processor.
+    fn anchor(&self) -> Option<Anchor> {
+        None
     }
     /// What it runs on.
     fn info(&self) -> Info;

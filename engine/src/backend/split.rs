@@ -3,7 +3,7 @@
 //!
 //! Each holds the weights and the KV cache of its own layers; pages have the same numbers in both.
 
-use super::{Backend, Info, KernelTime, Logits, Reach, Replay, Written};
+use super::{Anchor, Backend, Info, KernelTime, Logits, Reach, Replay, Written};
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::sampler::{Best, Wants};
@@ -66,6 +66,10 @@ impl Backend for Split {
         self.parts[1].reach()
     }
 
+    fn anchor(&self) -> Option<Anchor> {
+        self.parts[1].anchor()
+    }
+
     fn give(&mut self, rows: &[f32]) -> Result<()> {
         self.parts[0].give(rows)
     }
@@ -95,5 +99,45 @@ impl Backend for Split {
             kernels: format!("{}; {}", first.kernels, second.kernels),
             threads: first.threads.max(second.threads),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+
+    /// A device whose anchor takes so many nanoseconds; none computes on the processor.
+    struct MadeUp(Option<f64>);
+
+    impl Backend for MadeUp {
+        fn run<'a>(&'a mut self, _: &'a Batch) -> Logits<'a> {
+            Logits::Ready(Some(Ok(&[])))
+        }
+
+        fn give(&mut self, _: &[f32]) -> Result<()> {
+            Ok(())
+        }
+
+        fn operation(&mut self, _: &Batch, _: usize) -> Result<Vec<Written>> {
+            Ok(vec![])
+        }
+
+        fn anchor(&self) -> Option<Anchor> {
+            let ns = self.0?;
+            Some(Box::new(move || Ok(Level { memory: ns, arithmetic: ns })))
+        }
+
+        fn info(&self) -> Info {
+            Info { device: String::new(), kernels: String::new(), threads: 0 }
+        }
+    }
+
+    #[test]
+    fn the_anchor_is_that_of_the_second_device() {
+        let split = |second| Split::new([Box::new(MadeUp(None)), Box::new(MadeUp(second))], 1, [1, 2]);
+        let mut anchor = split(Some(7.0)).anchor().expect("the second has one");
+        assert_eq!(anchor().unwrap(), Level { memory: 7.0, arithmetic: 7.0 });
+        assert!(split(None).anchor().is_none(), "both compute on the processor");
     }
 }

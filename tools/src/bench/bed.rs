@@ -13,7 +13,7 @@ use super::work::{self, Step, Work};
 use crate::error::{Error, Result};
 use crate::store::{Digest, Store};
 use engine::backend::cpu::{CpuBackend, CpuOptions};
-use engine::backend::{Backend, Info, KernelTime, Replay};
+use engine::backend::{Anchor, Backend, Info, KernelTime, Replay};
 use engine::batch::Batch;
 use engine::file::ModelFile;
 use engine::graph::{Builder, Graph};
@@ -275,6 +275,20 @@ pub struct Beds {
     pub cases: Vec<(usize, Test)>,
 }
 
+impl Beds {
+    /// The anchor of the adapter that all beds are on; none where one of them computes on the processor, whose anchor is
+    /// the probe.
+    pub fn anchor(&self) -> Option<Anchor> {
+        common(self.beds.iter().map(|bed| &*bed.backend))
+    }
+}
+
+/// The anchor of an adapter that some backends share.
+fn common<'a>(mut backends: impl Iterator<Item = &'a dyn Backend>) -> Option<Anchor> {
+    let first = backends.next()?.anchor()?;
+    backends.all(|backend| backend.anchor().is_some()).then_some(first)
+}
+
 impl Subject for Beds {
     fn run(&mut self, case: usize) -> Result<Sample> {
         let (bed, test) = self.cases[case];
@@ -285,6 +299,44 @@ impl Subject for Beds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine::backend::{Level, Logits, Written};
+
+    /// A device whose anchor takes so many nanoseconds; none computes on the processor.
+    struct MadeUp(Option<f64>);
+
+    impl Backend for MadeUp {
+        fn run<'a>(&'a mut self, _: &'a Batch) -> Logits<'a> {
+            Logits::Ready(Some(Ok(&[])))
+        }
+
+        fn give(&mut self, _: &[f32]) -> engine::Result<()> {
+            Ok(())
+        }
+
+        fn operation(&mut self, _: &Batch, _: usize) -> engine::Result<Vec<Written>> {
+            Ok(vec![])
+        }
+
+        fn anchor(&self) -> Option<Anchor> {
+            let ns = self.0?;
+            Some(Box::new(move || Ok(Level { memory: ns, arithmetic: ns })))
+        }
+
+        fn info(&self) -> Info {
+            Info { device: "made up".into(), kernels: String::new(), threads: 0 }
+        }
+    }
+
+    #[test]
+    fn the_anchor_is_that_of_the_device_that_all_run_on() {
+        let anchor = |all: &[MadeUp]| common(all.iter().map(|backend| backend as &dyn Backend));
+        let level = |all: &[MadeUp]| anchor(all).map(|mut own| own().unwrap().memory);
+        assert_eq!(level(&[MadeUp(Some(7.0))]), Some(7.0));
+        assert_eq!(level(&[MadeUp(Some(7.0)), MadeUp(Some(7.0))]), Some(7.0));
+        assert_eq!(level(&[MadeUp(None)]), None, "the processor has the probe");
+        assert_eq!(level(&[MadeUp(Some(7.0)), MadeUp(None)]), None, "one of them runs on the processor");
+        assert_eq!(level(&[]), None);
+    }
 
     #[test]
     fn tokens_are_fixed_and_spread() {

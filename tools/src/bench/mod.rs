@@ -39,7 +39,7 @@ use clap::{Args, Subcommand};
 use engine::backend::Info;
 use engine::{Device, GpuLayers, Isa, KvType, Precision, Variant};
 use machine::Machine;
-use measure::{News, Policy};
+use measure::{Anchor, News, Policy};
 use model::Model;
 use output::Format;
 use probe::{Probe, Roof};
@@ -386,8 +386,13 @@ impl Job<'_> {
             News::Warmup { case } => progress.say(&format!("warming up {}", name(case))),
             News::Run { case, done, planned } => progress.at(done, planned, &name(case)),
         };
-        let runs = measure::measure(&mut beds, probe, cases.len(), &self.policy, &mut watch)?;
-        drop(progress);
+        let mut own = beds.anchor();
+        let anchor: &mut dyn Anchor = match &mut own {
+            Some(own) => own,
+            None => probe,
+        };
+        let runs = measure::measure(&mut beds, anchor, cases.len(), &self.policy, &mut watch)?;
+        drop((own, progress));
         let measured = cases.iter().zip(runs).map(|(&(i, test), runs)| {
             let bed = &beds.beds[i];
             Measured { setting: group[i], cost: bed.cost, test, work: bed.work(&test), runs }

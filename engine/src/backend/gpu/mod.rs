@@ -20,7 +20,7 @@
 //! | `inspect` | one operation at a time |
 //! | `keep` | small files for a driver |
 //! | [`probe`] | one kernel at a time |
-//! | `roof` | what an adapter does at most |
+//! | `roof` | what an adapter does at most, and whether it is as fast as it was |
 //! | `selftest` | whether the driver computes what the kernels say |
 //! | `slab` | many pieces of memory in few buffers |
 //! | `tables` | what a step brings |
@@ -42,7 +42,7 @@ mod timing;
 mod weights;
 
 use super::{
-    Backend, Check, Device, Info, KernelTime, KvType, Logits, Measured, Reach, Replay, Variant, Written, tested,
+    Anchor, Backend, Check, Device, Info, KernelTime, KvType, Logits, Measured, Reach, Replay, Variant, Written, tested,
 };
 use crate::batch::Batch;
 use crate::error::{Error, Result};
@@ -55,6 +55,7 @@ use adapter::{Opened, RELOAD};
 use lower::{Buffers, Counts, Lower, Lowered, Run};
 use slab::Slabs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use wgpu::{Buffer, BufferUsages, CommandEncoder};
 
 pub use lower::act_bytes;
@@ -138,7 +139,7 @@ impl GpuOptions {
 
 /// A GPU with a model.
 pub struct GpuBackend {
-    gpu: Opened,
+    gpu: Arc<Opened>,
     plan: Plan,
     buffers: Buffers,
     lowered: Lowered,
@@ -232,7 +233,7 @@ impl GpuBackend {
         let logits = Vec::with_capacity(limits.outputs * plan.width(graph.logits));
         let (best, per_word) = (Vec::with_capacity(limits.outputs), options.per_word());
         Ok(GpuBackend {
-            gpu,
+            gpu: Arc::new(gpu),
             plan,
             buffers,
             lowered,
@@ -477,6 +478,10 @@ impl Backend for GpuBackend {
 
     fn reach(&mut self) -> Result<Option<Reach>> {
         roof::measure(&self.gpu).map(Some)
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        (self.gpu.description.kind != "cpu").then(|| roof::anchor(self.gpu.clone()))
     }
 
     fn info(&self) -> Info {
