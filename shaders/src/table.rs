@@ -37,7 +37,7 @@ const EXPERT_TILE: usize = 2048;
 pub const ACT_QUADS: usize = 3;
 
 /// Lanes that hand sums round where subgroups have at least so many: few, so that every subgroup of 8, 16, 32 or 64 will do
-/// and all of them give the same bits. Workgroups of [`ROW_WG`] are eights of eights.
+/// and all of them give the same bits. Workgroups that add up are some times eight of them.
 pub const EIGHT: usize = 8;
 
 /// How a workgroup walks a row that it norms.

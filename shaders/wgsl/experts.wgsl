@@ -17,6 +17,7 @@
 #import dots
 #else
 #import dot
+#import weight
 #end
 
 struct Op {
@@ -111,11 +112,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
             var part = 0.0;
 #for s in 0..$SUBS
 #for j in 0..$JOBS
-#if FLOORS
-            let w$s$j = fma(vec4<f32>(a.scale$s), codes(a, $s * $JOBS + $j), vec4<f32>(-a.floor$s));
-#else
-            let w$s$j = codes(a, $s * $JOBS + $j);
-#end
+            let w$s$j = weight(a, $s * $JOBS + $j, $s);
             part = add(staged[g * 8 + $s * $JOBS + $j], w$s$j, part);
 #end
 #if SCALED

@@ -4,6 +4,7 @@
 // along k ascending within a slice, slices ascending. So it is the same bits whatever columns are computed beside it.
 #import step
 #import unpack/$FORMAT
+#import weight
 
 struct Op {
     // Places in `arena`: columns of k floats; columns of `width` floats; the same, or NONE.

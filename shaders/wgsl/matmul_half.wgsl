@@ -79,12 +79,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
 #for s in 0..$SUBS
 #for j in 0..$JOBS
 #let i = $s * $JOBS + $j
-#if FLOORS
-            let w$i = fma(vec4<f32>(a.scale$s), codes(a, $i), vec4<f32>(-a.floor$s));
-#else
-            let w$i = codes(a, $i);
-#end
-            let h$i = vec4<f16>(w$i);
+            let h$i = vec4<f16>(weight(a, $i, $s));
 #for c in 0..$T
             part$c = add_halves($c * TILE * 8 + g * 8 + $i, h$i, part$c);
 #end

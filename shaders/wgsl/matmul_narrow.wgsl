@@ -56,11 +56,7 @@ fn main(
 #for s in 0..$SUBS
 #for j in 0..$JOBS
 #for r in 0..$R
-#if FLOORS
-        let w$s$j_$r = fma(vec4<f32>(a$r.scale$s), codes(a$r, $s * $JOBS + $j), vec4<f32>(-a$r.floor$s));
-#else
-        let w$s$j_$r = codes(a$r, $s * $JOBS + $j);
-#end
+        let w$s$j_$r = weight(a$r, $s * $JOBS + $j, $s);
 #end
 #let quad = $s * $JOBS + $j
 #let q = $quad / $SHARE

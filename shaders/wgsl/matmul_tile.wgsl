@@ -29,19 +29,6 @@ fn value(base: u32, own: u32, g: u32, half: u32) -> vec4<f32> {
     return arena[base + at];
 }
 
-// Four weights of a row, but for the scale of formats that have one and no minimum.
-fn weight(a: Group, i: u32, half: u32) -> vec4<f32> {
-#if FLOORS
-#if WHOLE
-    return fma(vec4<f32>(a.scale0), codes(a, i), vec4<f32>(-a.floor0));
-#else
-    return fma(vec4<f32>(select(a.scale0, a.scale1, half == 1u)), codes(a, i), vec4<f32>(-select(a.floor0, a.floor1, half == 1u)));
-#end
-#else
-    return codes(a, i);
-#end
-}
-
 @compute @workgroup_size($WG)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) li: u32) {
     let groups = (op.k + 31) / 32;

@@ -55,11 +55,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
 #for s in 0..$SUBS
 #for j in 0..$JOBS
 #let i = $s * $JOBS + $j
-#if FLOORS
-        let w$i = fma(vec4<f32>(a.scale$s), codes(a, $i), vec4<f32>(-a.floor$s));
-#else
-        let w$i = codes(a, $i);
-#end
+        let w$i = weight(a, $i, $s);
 #for c in 0..$T
 #if RAGGED
         part$c = add(four(base$c, g * 32 + $i * 4), w$i, part$c);

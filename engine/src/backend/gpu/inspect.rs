@@ -3,6 +3,7 @@
 use super::super::written::{Memory, Written, written};
 use super::GpuBackend;
 use super::lower::Run;
+use super::tables;
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::graph::{AttentionSpec, Rows, ValueId};
@@ -14,8 +15,9 @@ use wgpu::{Buffer, BufferUsages};
 impl GpuBackend {
     /// Computes one operation, all before it having been computed.
     pub(super) fn one(&mut self, batch: &Batch, index: usize) -> Result<Vec<Written>> {
-        let mut encoder = self.upload(batch)?;
-        self.list(batch, Wants::Row);
+        let counts = tables::count(batch);
+        let mut encoder = self.upload(batch, counts)?;
+        self.list(counts, Wants::Row);
         let own = self.runs.iter().filter(|run| self.lowered.dispatches[run.dispatch].operation == index);
         let own: Vec<Run> = own.copied().collect();
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());

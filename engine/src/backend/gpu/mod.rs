@@ -258,8 +258,8 @@ impl GpuBackend {
     }
 
     /// Brings what changes from step to step to the device, with the commands that are encoded behind it.
-    fn upload(&mut self, batch: &Batch) -> Result<CommandEncoder> {
-        tables::fill(batch, self.plan.graph(), &mut self.upload);
+    fn upload(&mut self, batch: &Batch, counts: Counts) -> Result<CommandEncoder> {
+        tables::fill(batch, counts, self.plan.graph(), &mut self.upload);
         let bytes: &[u8] = bytemuck::cast_slice(&self.upload);
         let size = bytes.len() as u64;
         let mut view = self.staging.get_mapped_range_mut(..size);
@@ -284,9 +284,8 @@ impl GpuBackend {
         }
     }
 
-    /// Lists what a batch runs, in order: that of the batch before where both have one shape.
-    fn list(&mut self, batch: &Batch, want: Wants) {
-        let counts = tables::count(batch);
+    /// Lists what a batch with these counts runs, in order: that of the batch before where both have one shape.
+    fn list(&mut self, counts: Counts, want: Wants) {
         let shape = (counts, want);
         if self.listed.replace(shape) == Some(shape) {
             return;
@@ -314,8 +313,9 @@ impl GpuBackend {
     fn submit(&mut self, batch: &Batch, want: Wants) -> Result<()> {
         let limits = self.plan.limits();
         assert!(batch.tokens().len() <= limits.tokens && batch.outputs().len() <= limits.outputs, "batch too large");
-        let mut encoder = self.upload(batch)?;
-        self.list(batch, want);
+        let counts = tables::count(batch);
+        let mut encoder = self.upload(batch, counts)?;
+        self.list(counts, want);
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         self.encode(&mut pass, &self.runs);
         drop(pass);

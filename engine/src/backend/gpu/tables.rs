@@ -40,8 +40,8 @@ pub fn count(batch: &Batch) -> Counts {
     Counts { tokens, outputs: batch.outputs().len(), blocks, single: blocks == tokens, tiles }
 }
 
-/// Writes the upload of a batch: the struct `Step` of `step.wgsl`, then the tables it points to.
-pub fn fill(batch: &Batch, graph: &Graph, out: &mut Vec<u32>) {
+/// Writes the upload of a batch with its [counts](count): the struct `Step` of `step.wgsl`, then the tables it points to.
+pub fn fill(batch: &Batch, counts: Counts, graph: &Graph, out: &mut Vec<u32>) {
     out.clear();
     out.resize(HEAD, 0);
     let place = |out: &Vec<u32>| (out.len() - HEAD) as u32;
@@ -70,7 +70,6 @@ pub fn fill(batch: &Batch, graph: &Graph, out: &mut Vec<u32>) {
     }
     out[9] = place(out);
     out.extend(blocks(batch).flatten().map(|n| n as u32));
-    let counts = count(batch);
     (out[10], out[11]) = (u32::from(counts.single), counts.tiles as u32);
     for (i, rope) in graph.ropes.iter().enumerate() {
         out[ROPES + i] = place(out);

@@ -2,6 +2,7 @@
 
 use super::super::{KernelTime, Replay};
 use super::GpuBackend;
+use super::tables;
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::sampler::Wants;
@@ -20,8 +21,9 @@ impl GpuBackend {
         if !self.gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
             return Ok(None);
         }
-        let mut first = Some(self.upload(batch)?);
-        self.list(batch, Wants::Row);
+        let counts = tables::count(batch);
+        let mut first = Some(self.upload(batch, counts)?);
+        self.list(counts, Wants::Row);
         let runs = self.runs.clone();
         let mut ticks = vec![];
         for some in runs.chunks(ROOM) {
