@@ -15,16 +15,19 @@
 //! cache is bytes with strides (see [`crate::kv`]). The tokens follow each other in one sequence, or each is of a
 //! sequence of its own: where those have pages in common, as after one long prompt, a page is read once for all.
 
+mod product;
+
 use crate::kv::{Element, KvType, PAGE, block_bytes, value_stride};
 use crate::math;
 use crate::simd::{LANES, Simd};
+use product::Product;
 use std::ops::Range;
 
 /// Positions of a tile.
 pub const TILE: usize = 256;
 
 /// Most rows (tokens times query heads of a KV head) of a block.
-pub const MAX_ROWS: usize = 16;
+pub const MAX_ROWS: usize = 24;
 
 /// Sixteens of a tile.
 const PANELS: usize = TILE / LANES;
@@ -189,94 +192,6 @@ pub fn attend_tile<S: Simd>(s: S, block: &Block, tile: usize, scratch: &mut [f32
     }
 }
 
-/// Rows of floats times rows of lanes: `out[r] += x[r][i] * y[i]` for all i ascending, from 0 where `out` is fresh.
-/// Scores and values are both.
-struct Product<'a, E> {
-    /// Rows of `out`.
-    rows: usize,
-    /// `[rows][x_stride]`, of which the first `n` count.
-    x: &'a [f32],
-    x_stride: usize,
-    n: usize,
-    /// `[n][columns]`.
-    y: &'a [[E; LANES]],
-    columns: usize,
-    /// `[rows][out_stride]`, of which the first `columns` are added to, or written where `fresh`.
-    out: &'a mut [[f32; LANES]],
-    out_stride: usize,
-    fresh: bool,
-}
-
-impl<E: Element> Product<'_, E> {
-    /// A function of its own, compiled once for each ISA and element.
-    fn compute<S: Simd>(mut self, s: S) {
-        s.vectorize(
-            #[inline(always)]
-            |s| {
-                let mut row = 0;
-                while row < self.rows {
-                    row += match self.rows - row {
-                        8.. if S::ACCUMULATORS >= 16 => self.add_rows::<S, 8>(s, row),
-                        4.. => self.add_rows::<S, 4>(s, row),
-                        3 => self.add_rows::<S, 3>(s, row),
-                        2 => self.add_rows::<S, 2>(s, row),
-                        _ => self.add_rows::<S, 1>(s, row),
-                    };
-                }
-            },
-        );
-    }
-
-    /// Computes `R` rows from `row` on, in blocks as wide as registers allow.
-    #[inline(always)]
-    fn add_rows<S: Simd, const R: usize>(&mut self, s: S, row: usize) -> usize {
-        let mut column = 0;
-        while column < self.columns {
-            column += match self.columns - column {
-                4.. if 4 * R <= S::ACCUMULATORS => self.add_block::<S, R, 4>(s, row, column),
-                2.. if 2 * R <= S::ACCUMULATORS => self.add_block::<S, R, 2>(s, row, column),
-                _ => self.add_block::<S, R, 1>(s, row, column),
-            };
-        }
-        R
-    }
-
-    /// A block of sums that stays in registers.
-    #[inline(always)]
-    fn add_block<S: Simd, const R: usize, const C: usize>(&mut self, s: S, row: usize, column: usize) -> usize {
-        let mut x = [&[][..]; R];
-        for (r, x) in x.iter_mut().enumerate() {
-            *x = &self.x[(row + r) * self.x_stride..][..self.n];
-        }
-        let mut sums = [[s.splat(0.0); C]; R];
-        for (r, sums) in sums.iter_mut().enumerate().filter(|_| !self.fresh) {
-            let out = &self.out[(row + r) * self.out_stride + column..][..C];
-            for (sum, out) in sums.iter_mut().zip(out) {
-                *sum = s.load(out);
-            }
-        }
-        for (i, y) in (0..self.n).zip(self.y.chunks_exact(self.columns)) {
-            let mut lanes = [s.splat(0.0); C];
-            for (lanes, y) in lanes.iter_mut().zip(&y[column..column + C]) {
-                *lanes = E::load(s, y);
-            }
-            for (sums, x) in sums.iter_mut().zip(&x) {
-                let x = s.splat(x[i]);
-                for (sum, &lanes) in sums.iter_mut().zip(&lanes) {
-                    *sum = s.fma(x, lanes, *sum);
-                }
-            }
-        }
-        for (r, sums) in sums.iter().enumerate() {
-            let out = &mut self.out[(row + r) * self.out_stride + column..][..C];
-            for (&sum, out) in sums.iter().zip(out) {
-                s.store(sum, out);
-            }
-        }
-        C
-    }
-}
-
 /// Tokens in a row that read the same page.
 struct Readers {
     tokens: Range<usize>,
@@ -335,11 +250,15 @@ impl<'a> Tile<'a> {
         for (row, scores) in scores.chunks_exact_mut(PANELS).enumerate() {
             (m[row], l[row]) = self.weigh(s, (row / group, row % group), scores);
         }
-        for page in self.pages.clone() {
-            for readers in self.readers(page) {
-                self.add_page(s, &readers, scores.as_flattened(), self.block.page::<E>(readers.id).1, o);
-            }
+        let mut page = self.pages.start;
+        while page < self.pages.end {
+            page += self.add_pages::<S, E>(s, page, scores.as_flattened(), o);
         }
+    }
+
+    /// All tokens.
+    fn tokens(&self) -> Range<usize> {
+        0..self.block.cache.tables.len()
     }
 
     /// What a token sees of a page, counted from the page's start.
@@ -398,8 +317,8 @@ impl<'a> Tile<'a> {
         let Params { d_k, group, .. } = self.block.params;
         let (columns, rows, first) = (PAGE / LANES, readers.tokens.len() * group, readers.tokens.start * group);
         let out = &mut scores[first * PANELS + readers.page * columns..];
-        let (x, y) = (&queries[first * d_k..], keys);
-        Product { rows, x, x_stride: d_k, n: d_k, y, columns, out, out_stride: PANELS, fresh: true }.compute(s);
+        let (x, y) = (&queries[first * d_k..], &[keys]);
+        Product { rows, x, x_stride: d_k, y, columns, out, out_stride: PANELS, fresh: true }.compute(s);
     }
 
     /// A row's slope, and its position counted from the tile's start.
@@ -454,6 +373,48 @@ impl<'a> Tile<'a> {
         (m, s.reduce_add(sum))
     }
 
+    /// Adds the values of the pages from `page` on that all tokens read and see all of, or of that page alone. Returns
+    /// how many pages that were.
+    fn add_pages<S: Simd, E: Element>(&self, s: S, page: usize, weights: &[f32], o: &mut [[f32; LANES]]) -> usize {
+        let mut values = [&[][..]; TILE / PAGE];
+        let mut n = 0;
+        while page + n < self.pages.end
+            && let Some(id) = self.whole_page(page + n)
+        {
+            values[n] = self.block.page::<E>(id).1;
+            n += 1;
+        }
+        if n > 0 {
+            self.add(s, (self.tokens(), page * PAGE), &values[..n], weights, o);
+            return n;
+        }
+        for readers in self.readers(page) {
+            self.add_page(s, &readers, weights, self.block.page::<E>(readers.id).1, o);
+        }
+        1
+    }
+
+    /// The page's number in the cache, where all tokens have the same there and see all of it.
+    fn whole_page(&self, page: usize) -> Option<u32> {
+        let first = self.readers(page).next()?;
+        (first.tokens == self.tokens() && first.common == (0..PAGE)).then_some(first.id)
+    }
+
+    /// Adds values from position `key` of the tile on, by the weights of some tokens' rows.
+    fn add<S: Simd, E: Element>(
+        &self,
+        s: S,
+        (tokens, key): (Range<usize>, usize),
+        y: &[&[[E; LANES]]],
+        weights: &[f32],
+        o: &mut [[f32; LANES]],
+    ) {
+        let (columns, group) = (value_stride(self.block.params.d_v) / LANES, self.block.params.group);
+        let (first, rows) = (tokens.start * group, tokens.len() * group);
+        let (x, out) = (&weights[first * TILE + key..], &mut o[first * columns..]);
+        Product { rows, x, x_stride: TILE, y, columns, out, out_stride: columns, fresh: false }.compute(s);
+    }
+
     /// Adds the values of a page by the weights of some tokens' rows: the keys that all of them see at once, the others
     /// token by token before and after, so that each row meets its keys ascending.
     fn add_page<S: Simd, E: Element>(
@@ -464,17 +425,13 @@ impl<'a> Tile<'a> {
         values: &[[E; LANES]],
         o: &mut [[f32; LANES]],
     ) {
-        let (columns, group) = (value_stride(self.block.params.d_v) / LANES, self.block.params.group);
+        let columns = value_stride(self.block.params.d_v) / LANES;
         let Readers { ref tokens, page, ref common, .. } = *readers;
         let mut add = |tokens: Range<usize>, keys: Range<usize>| {
-            if keys.is_empty() {
-                return;
+            if !keys.is_empty() {
+                let y = &values[keys.start * columns..keys.end * columns];
+                self.add(s, (tokens, page * PAGE + keys.start), &[y], weights, o);
             }
-            let (first, rows, n) = (tokens.start * group, tokens.len() * group, keys.len());
-            let x = &weights[first * TILE + page * PAGE + keys.start..];
-            let y = &values[keys.start * columns..];
-            let out = &mut o[first * columns..];
-            Product { rows, x, x_stride: TILE, n, y, columns, out, out_stride: columns, fresh: false }.compute(s);
         };
         let Range { start, end } = *common;
         for t in tokens.clone().filter(|_| start > 0) {

@@ -119,6 +119,21 @@ impl Kernels {
         }
     }
 
+    /// The partials of a block's rows over all tiles that they see, in `all`; those of one tile at a time pass through
+    /// `tile`. Both, and `scratch`, are as long as [`attention::attend_tile`] wants them and mean nothing before.
+    pub fn attend(&self, block: &Block<'_>, scratch: &mut [f32], tile: &mut [f32], all: &mut [f32]) {
+        let (mut tiles, d_v) = (block.tiles(), block.params.d_v);
+        match tiles.next() {
+            // What is merged into the partial of no tile stays as it is.
+            Some(first) => (self.attend_tile)(block, first, scratch, all),
+            None => attention::clear(d_v, all),
+        }
+        for next in tiles {
+            (self.attend_tile)(block, next, scratch, tile);
+            (self.merge)(d_v, tile, all);
+        }
+    }
+
     /// The kernels of [`Isa::best`].
     pub fn best() -> &'static Kernels {
         Self::for_isa(Isa::best()).expect("the best of the available instruction sets is available")

@@ -32,9 +32,6 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// How many values of sixteen lanes the register file holds: kernels choose their tiles by it.
     const REGISTERS: usize;
 
-    /// Sums of sixteen lanes that a loop can keep in registers beside its operands: what a block of results may be.
-    const ACCUMULATORS: usize = 4;
-
     /// Runs `f` compiled with this ISA's instructions. The feature list of an ISA is written only there.
     ///
     /// `f` and all that it calls with vectors must be inlined, or they are compiled without the instructions and every

@@ -7,7 +7,7 @@ use engine::Precision;
 use engine::plan::integer_product;
 use gguf::Format;
 use kernels::acts::Layout;
-use kernels::attention::{Block, Cache, MAX_ROWS, Params, Queries, clear, partial_len, scratch_len};
+use kernels::attention::{Block, Cache, MAX_ROWS, Params, Queries, partial_len, scratch_len};
 use kernels::kv::{self, KvType, PAGE};
 use kernels::matmul::{Acts, Epilogue, MatMul};
 use kernels::panel::{self, Weights};
@@ -261,11 +261,7 @@ impl Attention {
         let [scratch, tile, all, out] = &mut self.memory;
         let partial = partial_len(block.rows(), HEAD);
         let (tile, all) = (&mut tile[..partial], &mut all[..partial]);
-        clear(HEAD, all);
-        for t in block.tiles() {
-            (self.kernels.attend_tile)(&block, t, scratch, tile);
-            (self.kernels.merge)(HEAD, tile, all);
-        }
+        self.kernels.attend(&block, scratch, tile, all);
         (self.kernels.finish)(HEAD, all, 0..block.rows(), None, out);
     }
 

@@ -71,7 +71,6 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     type Dot = Dot;
 
     const BIASED_DOT: bool = VNNI;
-    const ACCUMULATORS: usize = 16;
     const REGISTERS: usize = 32;
 
     #[inline(always)]

@@ -160,11 +160,7 @@ impl<'a> Attend<'a> {
     fn whole(self, unit: Unit) {
         let (kernels, block) = (self.backend().kernels, self.block(unit));
         let (scratch, tile, all) = self.scratch(block.rows());
-        kernels::attention::clear(self.spec.d_v, all);
-        for t in block.tiles() {
-            (kernels.attend_tile)(&block, t, scratch, tile);
-            (kernels.merge)(self.spec.d_v, tile, all);
-        }
+        kernels.attend(&block, scratch, tile, all);
         self.finish(unit, all);
     }
 

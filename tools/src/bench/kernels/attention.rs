@@ -7,7 +7,7 @@ use engine::KvType;
 use engine::backend::pool::{Lines, Piece};
 use engine::graph::AttentionSpec;
 use engine::kernels::Kernels;
-use engine::kernels::attention::{Block, Cache, MAX_ROWS, Params, Queries, clear, partial_len, scratch_len};
+use engine::kernels::attention::{Block, Cache, MAX_ROWS, Params, Queries, partial_len, scratch_len};
 use engine::kernels::kv::{self, PAGE};
 
 /// Caches of at most so many layers: their memory is that of a whole model.
@@ -126,11 +126,7 @@ impl Attention {
     fn unit(&self, block: &Block, memory: &mut Memory) {
         let len = partial_len(block.rows(), self.spec.d_v);
         let (tile, all) = (&mut memory.tile[..len], &mut memory.all[..len]);
-        clear(self.spec.d_v, all);
-        for t in block.tiles() {
-            (self.kernels.attend_tile)(block, t, &mut memory.scratch, tile);
-            (self.kernels.merge)(self.spec.d_v, tile, all);
-        }
+        self.kernels.attend(block, &mut memory.scratch, tile, all);
         let out = &mut memory.out[..block.rows() * self.spec.d_v];
         (self.kernels.finish)(self.spec.d_v, all, 0..block.rows(), None, out);
     }
