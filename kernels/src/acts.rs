@@ -158,11 +158,6 @@ impl<'a, const T: usize> Units<'a, T> {
         self.layout.groups().div_ceil(CHUNK)
     }
 
-    /// Bytes of all units of a tile.
-    pub fn tile_bytes(&self) -> usize {
-        self.layout.groups() * size_of::<Group<T>>()
-    }
-
     /// The groups of tile `tile` in chunk `chunk`.
     #[inline(always)]
     pub fn get(&self, chunk: usize, tile: usize) -> &'a [Group<T>] {

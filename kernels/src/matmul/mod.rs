@@ -111,21 +111,31 @@ pub fn matmul<S: Token>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut
 fn store<S: Simd>(s: S, sum: S::F32, args: &MatMul<'_>, panel: usize, column: usize, out: &mut [f32]) {
     let mut value = sum;
     let rows = panel * LANES..panel * LANES + out.len();
-    if let Some(scale) = args.epilogue.scale {
+    let Epilogue { scale, bias, residual } = args.epilogue;
+    if let Some(scale) = scale {
         value = s.mul(s.splat(scale), value);
     }
-    if let Some(bias) = args.epilogue.bias {
-        value = s.add(value, s.load_partial(&bias[rows.clone()], 0.0));
+    if let Some(bias) = bias {
+        value = s.add(value, load(s, &bias[rows.clone()]));
     }
-    match args.epilogue.residual {
+    match residual {
         Residual::None => {}
-        Residual::Output => value = s.add(s.load_partial(out, 0.0), value),
-        Residual::From(residual) => {
-            let residual = &residual[column * args.weights.rows..][rows];
-            value = s.add(s.load_partial(residual, 0.0), value);
-        }
+        Residual::Output => value = s.add(load(s, out), value),
+        Residual::From(residual) => value = s.add(load(s, &residual[column * args.weights.rows..][rows]), value),
     }
-    s.store_partial(value, out);
+    match out.try_into() {
+        Ok(out) => s.store(value, out),
+        Err(_) => s.store_partial(value, out),
+    }
+}
+
+/// Up to sixteen floats: where there are so many, without a mask.
+#[inline(always)]
+fn load<S: Simd>(s: S, x: &[f32]) -> S::F32 {
+    match x.try_into() {
+        Ok(x) => s.load(x),
+        Err(_) => s.load_partial(x, 0.0),
+    }
 }
 
 /// [`store`] of sums that lie in memory, one row a column from `column` on, one place in it a panel from `panel` on: as
@@ -143,9 +153,11 @@ fn store_all<S: Simd, const P: usize>(
     s.vectorize(
         #[inline(always)]
         |s| {
+            let first = (panel - panels.start) * LANES;
             for (column, sums) in columns.zip(sums) {
-                for (p, panel) in (panel..panels.end.min(panel + P)).enumerate() {
-                    store(s, s.load(&sums[p]), args, panel, column, out.panel(column, panel - panels.start));
+                let out = &mut out.column(column)[first..];
+                for ((p, sum), out) in (panel..).zip(sums).zip(out.chunks_mut(LANES)) {
+                    store(s, s.load(sum), args, p, column, out);
                 }
             }
         },

@@ -110,10 +110,12 @@ pub fn run(model: &Model, setting: Setting, depth: usize, probe: &mut Probe, ui:
 
 /// Nanoseconds of one call: the summary of several batches.
 fn time(pool: &Pool, case: &dyn Case) -> Result<Summary> {
-    let mut calls = 1;
-    let mut turn = 0;
+    let (mut calls, mut turn, count) = (1, 0, pool.workers());
+    // For all batches: what they write to would else be new memory each time, which the system clears page by page.
+    let shares: Vec<Mutex<Share>> =
+        (0..count).map(|index| Mutex::new(case.share(Piece { index, count, worker: index }))).collect();
     loop {
-        let taken = batch(pool, case, calls, turn)?;
+        let taken = batch(pool, &shares, calls, turn)?;
         turn += calls;
         if taken >= BATCH || calls >= 1 << 20 {
             break;
@@ -124,7 +126,7 @@ fn time(pool: &Pool, case: &dyn Case) -> Result<Summary> {
     }
     let mut samples = vec![];
     for _ in 0..BATCHES {
-        samples.push(batch(pool, case, calls, turn)?.as_nanos() as f64 / calls as f64);
+        samples.push(batch(pool, &shares, calls, turn)?.as_nanos() as f64 / calls as f64);
         turn += calls;
     }
     Ok(Summary::of(&samples).expect("there are batches"))
@@ -134,24 +136,22 @@ fn time(pool: &Pool, case: &dyn Case) -> Result<Summary> {
 type Share<'a> = Box<dyn FnMut(usize) + Send + 'a>;
 
 /// Calls of a case, a stage each.
-struct Calls<'a> {
+struct Calls<'a, 'b> {
     first: usize,
-    shares: Vec<Mutex<Share<'a>>>,
+    shares: &'b [Mutex<Share<'a>>],
 }
 
-impl Pass for Calls<'_> {
+impl Pass for Calls<'_, '_> {
     fn run(&self, stage: usize, piece: Piece) {
         (self.shares[piece.index].lock().expect("nobody panics with the lock"))(self.first + stage);
     }
 }
 
 /// The time of some calls, each waiting for the one before.
-fn batch(pool: &Pool, case: &dyn Case, calls: usize, first: usize) -> Result<Duration> {
-    let count = pool.workers();
-    let shares = (0..count).map(|index| Mutex::new(case.share(Piece { index, count, worker: index }))).collect();
-    let pieces = vec![count as u16; calls];
+fn batch(pool: &Pool, shares: &[Mutex<Share>], calls: usize, first: usize) -> Result<Duration> {
+    let pieces = vec![shares.len() as u16; calls];
     // All threads are awake when the time starts.
-    pool.run(count, |_| ()).map_err(engine::Error::Internal)?;
+    pool.run(shares.len(), |_| ()).map_err(engine::Error::Internal)?;
     let start = Instant::now();
     pool.pass(&pieces, &Calls { first, shares }).map_err(engine::Error::Internal)?;
     Ok(start.elapsed())
