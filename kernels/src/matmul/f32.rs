@@ -4,7 +4,7 @@
 //! unpacked to memory once, then tile after tile of columns passes over them ([`tile`]). These loops know no format, so
 //! they are compiled once an ISA.
 
-use super::{Acts, MatMul, store, store_all};
+use super::{Acts, Aligned, MatMul, store, store_all};
 use crate::Columns;
 use crate::simd::{LANES, Simd};
 use crate::unpack::ahead::{prefetch, soon};
@@ -12,15 +12,15 @@ use crate::unpack::expand::{Lanes, ToValues, Values, values};
 use crate::unpack::{GROUP, Shape, Unpack, each_step};
 use std::ops::Range;
 
-/// Columns whose sums are kept at a time.
-const COLUMNS: usize = 96;
+/// Columns whose sums are kept at a time: for so many weights are unpacked once.
+const COLUMNS: usize = 192;
 /// Groups along k that are unpacked at a time.
 const DEPTH: usize = 4;
 
 /// The matmul of plain floats: one column has a kernel of its own.
 pub fn dense<S: Simd, U: Unpack>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
     if out.len() > 1 {
-        return run::<S, U>(s, args, panels, out);
+        return several::<S, U, true>(s, args, panels, out);
     }
     s.vectorize(
         #[inline(always)]
@@ -30,11 +30,22 @@ pub fn dense<S: Simd, U: Unpack>(s: S, args: &MatMul<'_>, panels: Range<usize>, 
 
 /// The matmul of any format.
 pub fn run<S: Simd, U: Unpack>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &mut Columns<'_>) {
-    let weights = Unpacked { expand: values::<S, U>, sub: U::Shape::SUB, mins: U::Shape::MINS };
     match out.len() {
-        1 => sweep::<S, 2, 1>(s, args, &weights, panels, out),
-        _ if const { S::REGISTERS >= 32 } => sweep::<S, 2, 6>(s, args, &weights, panels, out),
-        _ => sweep::<S, 1, 4>(s, args, &weights, panels, out),
+        1 => sweep::<S, 2, 1, false>(s, args, &Unpacked::of::<U>(), panels, out),
+        _ => several::<S, U, false>(s, args, panels, out),
+    }
+}
+
+/// Several columns. `PLAIN` weights have neither scales nor minimums: a loop that knows it keeps all sums in registers.
+fn several<S: Simd, U: Unpack, const PLAIN: bool>(
+    s: S,
+    args: &MatMul<'_>,
+    panels: Range<usize>,
+    out: &mut Columns<'_>,
+) {
+    match S::REGISTERS {
+        32.. => sweep::<S, 2, 6, PLAIN>(s, args, &Unpacked::of::<U>(), panels, out),
+        _ => sweep::<S, 1, 4, PLAIN>(s, args, &Unpacked::of::<U>(), panels, out),
     }
 }
 
@@ -44,6 +55,13 @@ struct Unpacked<S> {
     /// Values that share a scale, and a minimum if there are some.
     sub: usize,
     mins: bool,
+}
+
+impl<S: Simd> Unpacked<S> {
+    /// As a format has it.
+    fn of<U: Unpack>() -> Self {
+        Unpacked { expand: values::<S, U>, sub: U::Shape::SUB, mins: U::Shape::MINS }
+    }
 }
 
 /// One column, weights without scales or minimums.
@@ -78,7 +96,7 @@ fn one<S: Simd, U: Unpack>(s: S, args: &MatMul<'_>, panels: Range<usize>, out: &
 
 /// `P` panels and `C` columns at a time.
 #[inline(never)]
-fn sweep<S: Simd, const P: usize, const C: usize>(
+fn sweep<S: Simd, const P: usize, const C: usize, const PLAIN: bool>(
     s: S,
     args: &MatMul<'_>,
     unpacked: &Unpacked<S>,
@@ -88,14 +106,13 @@ fn sweep<S: Simd, const P: usize, const C: usize>(
     let (x, k, n) = (activations(args), args.weights.k, out.len());
     let groups = k.div_ceil(GROUP);
     let mut weights = [[Values::ZERO; DEPTH]; P];
-    let mut sums = [[[0.0; LANES]; P]; COLUMNS];
+    let mut sums = Aligned([[[0.0; LANES]; P]; COLUMNS]);
     // For a k that is no multiple of 32: the last groups of a row, then zeros.
     let mut padded = [[0.0; DEPTH * GROUP]; C];
     for first in (0..n).step_by(COLUMNS) {
         let columns = first..n.min(first + COLUMNS);
         for panel in panels.clone().step_by(P) {
-            let sums = &mut sums[..columns.len().next_multiple_of(C)];
-            sums.fill([[0.0; LANES]; P]);
+            let sums = &mut sums.0[..columns.len().next_multiple_of(C)];
             for start in (0..groups).step_by(DEPTH) {
                 let depth = DEPTH.min(groups - start);
                 for (p, weights) in weights.iter_mut().enumerate() {
@@ -116,17 +133,22 @@ fn sweep<S: Simd, const P: usize, const C: usize>(
                             *row = &padded[..depth * GROUP];
                         }
                     }
-                    tile::<S, P, C>(s, &weights, unpacked, rows, sums);
+                    if start == 0 {
+                        sums.fill([[0.0; LANES]; P]);
+                    }
+                    tile::<S, P, C, PLAIN>(s, &weights, unpacked, rows, sums);
+                    if start + depth == groups {
+                        store_all(s, sums, args, panels.clone(), (panel, tile_of), out);
+                    }
                 }
             }
-            store_all(s, sums, args, panels.clone(), (panel, first), out);
         }
     }
 }
 
 /// Adds some groups of `P` panels times `C` columns to their sums.
 #[inline(never)]
-fn tile<S: Simd, const P: usize, const C: usize>(
+fn tile<S: Simd, const P: usize, const C: usize, const PLAIN: bool>(
     s: S,
     w: &[[Values; DEPTH]; P],
     unpacked: &Unpacked<S>,
@@ -147,35 +169,9 @@ fn tile<S: Simd, const P: usize, const C: usize>(
                 for c in 0..C {
                     columns[c] = x[c][g * GROUP..].first_chunk().expect("whole groups");
                 }
-                let (mut parts, mut xsums) = ([[s.splat(0.0); C]; P], [0.0; C]);
-                for half in 0..2 {
-                    for i in half * GROUP / 2..(half + 1) * GROUP / 2 {
-                        for c in 0..C {
-                            let x = s.splat(columns[c][i]);
-                            for p in 0..P {
-                                parts[p][c] = s.fma(s.load(&w[p][g].values[i]), x, parts[p][c]);
-                            }
-                        }
-                    }
-                    if unpacked.mins {
-                        for c in 0..C {
-                            xsums[c] = sum_on(xsums[c], &columns[c][half * GROUP / 2..][..GROUP / 2]);
-                        }
-                    }
-                    if half == 0 && unpacked.sub == GROUP {
-                        continue;
-                    }
-                    let at = half * (GROUP / 2) / unpacked.sub;
-                    for p in 0..P {
-                        let (scale, min) = (s.load(&w[p][g].scales[at]), s.load(&w[p][g].mins[at]));
-                        for c in 0..C {
-                            acc[p][c] = s.fma(scale, parts[p][c], acc[p][c]);
-                            if unpacked.mins {
-                                acc[p][c] = s.fnma(min, s.splat(xsums[c]), acc[p][c]);
-                            }
-                        }
-                    }
-                    (parts, xsums) = ([[s.splat(0.0); C]; P], [0.0; C]);
+                match PLAIN {
+                    true => add_plain::<S, P, C>(s, w, g, columns, &mut acc),
+                    false => add_scaled::<S, P, C>(s, w, (unpacked, g), columns, &mut acc),
                 }
             }
             for p in 0..P {
@@ -185,6 +181,80 @@ fn tile<S: Simd, const P: usize, const C: usize>(
             }
         },
     );
+}
+
+/// Adds a group of weights without scales or minimums.
+#[inline(always)]
+fn add_plain<S: Simd, const P: usize, const C: usize>(
+    s: S,
+    w: &[[Values; DEPTH]; P],
+    g: usize,
+    x: [&[f32; GROUP]; C],
+    acc: &mut [[S::F32; C]; P],
+) {
+    let mut parts = [[s.splat(0.0); C]; P];
+    for i in 0..GROUP {
+        add_row::<S, P, C>(s, w, (g, i), x, &mut parts);
+    }
+    for p in 0..P {
+        for c in 0..C {
+            acc[p][c] = s.add(parts[p][c], acc[p][c]);
+        }
+    }
+}
+
+/// Adds a group of weights with a scale, and perhaps a minimum, for every sub-group.
+#[inline(always)]
+fn add_scaled<S: Simd, const P: usize, const C: usize>(
+    s: S,
+    w: &[[Values; DEPTH]; P],
+    (unpacked, g): (&Unpacked<S>, usize),
+    x: [&[f32; GROUP]; C],
+    acc: &mut [[S::F32; C]; P],
+) {
+    let (mut parts, mut xsums) = ([[s.splat(0.0); C]; P], [0.0; C]);
+    for half in 0..2 {
+        let rows = half * GROUP / 2..(half + 1) * GROUP / 2;
+        for i in rows.clone() {
+            add_row::<S, P, C>(s, w, (g, i), x, &mut parts);
+        }
+        if unpacked.mins {
+            for c in 0..C {
+                xsums[c] = sum_on(xsums[c], &x[c][rows.clone()]);
+            }
+        }
+        if half == 0 && unpacked.sub == GROUP {
+            continue;
+        }
+        let at = half * (GROUP / 2) / unpacked.sub;
+        for p in 0..P {
+            let (scale, min) = (s.load(&w[p][g].scales[at]), s.load(&w[p][g].mins[at]));
+            for c in 0..C {
+                acc[p][c] = s.fma(scale, parts[p][c], acc[p][c]);
+                if unpacked.mins {
+                    acc[p][c] = s.fnma(min, s.splat(xsums[c]), acc[p][c]);
+                }
+            }
+        }
+        (parts, xsums) = ([[s.splat(0.0); C]; P], [0.0; C]);
+    }
+}
+
+/// Adds the products of row `i` of a group.
+#[inline(always)]
+fn add_row<S: Simd, const P: usize, const C: usize>(
+    s: S,
+    w: &[[Values; DEPTH]; P],
+    (g, i): (usize, usize),
+    x: [&[f32; GROUP]; C],
+    parts: &mut [[S::F32; C]; P],
+) {
+    for c in 0..C {
+        let x = s.splat(x[c][i]);
+        for p in 0..P {
+            parts[p][c] = s.fma(s.load(&w[p][g].values[i]), x, parts[p][c]);
+        }
+    }
 }
 
 /// `from` and then `x`, added one after the other.

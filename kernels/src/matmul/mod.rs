@@ -62,6 +62,10 @@ pub enum Residual<'a> {
     From(&'a [f32]),
 }
 
+/// Lanes in memory, none of which crosses a line of the cache.
+#[repr(align(64))]
+struct Aligned<T>(T);
+
 /// A matmul.
 #[derive(Clone, Copy)]
 pub struct MatMul<'a> {

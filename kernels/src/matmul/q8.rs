@@ -7,7 +7,7 @@
 //! Where activations have two planes, `PLANES` is 2: a tile of `T` columns of bytes is one of `T / 2` columns of values,
 //! whose two dots become one integer, `128 * high + low`, before anything is rounded.
 
-use super::{CHUNK, MatMul, store, store_all};
+use super::{Aligned, CHUNK, MatMul, store, store_all};
 use crate::Columns;
 use crate::acts::{self, Group, LOW_BITS, Layout, TILE, Units};
 use crate::simd::{LANES, Simd, small_steps};
@@ -175,10 +175,10 @@ fn many<S: Simd, F: Shape, const PLANES: usize>(
     let tiles = units.tiles();
     let (mut some, mut most);
     let sums: &mut [Lanes] = if tiles <= SOME_TILES {
-        some = Sums([[0.0; LANES]; SOME_TILES * TILE * MAX_PANELS]);
+        some = Aligned([[0.0; LANES]; SOME_TILES * TILE * MAX_PANELS]);
         &mut some.0
     } else {
-        most = Sums([[0.0; LANES]; MAX_TILES * TILE * MAX_PANELS]);
+        most = Aligned([[0.0; LANES]; MAX_TILES * TILE * MAX_PANELS]);
         &mut most.0
     };
     let mut scratch = Scratch { weights: [[Bytes::ZERO; CHUNK]; MAX_PANELS], sums };
@@ -199,10 +199,6 @@ fn many<S: Simd, F: Shape, const PLANES: usize>(
         }
     }
 }
-
-/// Sums, none of which crosses a line of the cache.
-#[repr(align(64))]
-struct Sums<const N: usize>([Lanes; N]);
 
 /// What is kept between loops: unpacked chunks of some panels, and sums `[column][panel]`.
 struct Scratch<'a> {

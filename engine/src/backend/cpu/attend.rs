@@ -10,11 +10,12 @@ use crate::batch::Segment;
 use crate::graph::{AttentionSpec, ValueId};
 use crate::plan::{ALIGN, Plan};
 use kernels::attention::{Block, Cache, MAX_ROWS, Params, Queries, TILE, partial_len, scratch_len};
+use kernels::simd::LANES;
 use std::ops::Range;
 
 /// Bytes of scratch memory of one worker.
 pub fn scratch_bytes(plan: &Plan) -> usize {
-    let floats = |a: &AttentionSpec| scratch_len(a.d_k) + 2 * partial_len(MAX_ROWS, a.d_v);
+    let floats = |a: &AttentionSpec| scratch_len(a.d_k) + 2 * partial_len(MAX_ROWS, a.d_v).next_multiple_of(LANES);
     attentions(plan).map(|a| floats(a) * 4).max().unwrap_or(0).next_multiple_of(ALIGN)
 }
 
@@ -152,8 +153,9 @@ impl<'a> Attend<'a> {
     fn scratch(self, rows: usize) -> (&'a mut [f32], &'a mut [f32], &'a mut [f32]) {
         let (scratch, partials) = self.walk.scratch().split_at_mut(scratch_len(self.spec.d_k));
         let len = partial_len(rows, self.spec.d_v);
-        let (tile, rest) = partials.split_at_mut(len);
-        (scratch, tile, &mut rest[..len])
+        // The second begins with a line of the cache, as the first does.
+        let (tile, rest) = partials.split_at_mut(len.next_multiple_of(LANES));
+        (scratch, &mut tile[..len], &mut rest[..len])
     }
 
     /// Computes a unit from its first tile to its last.
