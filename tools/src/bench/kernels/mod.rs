@@ -110,10 +110,9 @@ pub fn run(model: &Model, setting: Setting, depth: usize, probe: &mut Probe, ui:
 
 /// Nanoseconds of one call: the summary of several batches.
 fn time(pool: &Pool, case: &dyn Case) -> Result<Summary> {
-    let (mut calls, mut turn, count) = (1, 0, pool.workers());
+    let (mut calls, mut turn) = (1, 0);
     // For all batches: what they write to would else be new memory each time, which the system clears page by page.
-    let shares: Vec<Mutex<Share>> =
-        (0..count).map(|index| Mutex::new(case.share(Piece { index, count, worker: index }))).collect();
+    let shares = shares(pool, case);
     loop {
         let taken = batch(pool, &shares, calls, turn)?;
         turn += calls;
@@ -134,6 +133,12 @@ fn time(pool: &Pool, case: &dyn Case) -> Result<Summary> {
 
 /// What a worker's share of a case does in a call.
 type Share<'a> = Box<dyn FnMut(usize) + Send + 'a>;
+
+/// The shares of all workers.
+fn shares<'a>(pool: &Pool, case: &'a dyn Case) -> Vec<Mutex<Share<'a>>> {
+    let count = pool.workers();
+    (0..count).map(|index| Mutex::new(case.share(Piece { index, count, worker: index }))).collect()
+}
 
 /// Calls of a case, a stage each.
 struct Calls<'a, 'b> {

@@ -80,7 +80,7 @@ fn shares_run_with_any_number_of_workers() {
         let pool = Pool::new(workers).unwrap();
         with_cases(setting, |context, phase, shape, _| {
             let case = shape.build(context, phase).unwrap();
-            batch(&pool, &*case, 5, 3).unwrap();
+            batch(&pool, &shares(&pool, &*case), 5, 3).unwrap();
             let work = case.work();
             assert!(work.bytes + work.ops() > 0, "{}", shape.name());
         });
