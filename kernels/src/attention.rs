@@ -19,7 +19,7 @@ mod product;
 
 use crate::kv::{Element, KvType, PAGE, block_bytes, value_stride};
 use crate::math;
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd, put};
 use product::Product;
 use std::ops::Range;
 
@@ -269,7 +269,7 @@ impl<'a> Tile<'a> {
 
     /// Those who see something of a page, in runs of tokens that have the same one there.
     fn readers(&self, page: usize) -> impl Iterator<Item = Readers> {
-        let (all, number) = (self.block.cache.tables.len(), self.tile * (TILE / PAGE) + page);
+        let (all, number) = (self.tokens().end, self.tile * (TILE / PAGE) + page);
         let id = move |token| (!self.seen_on(token, page).is_empty()).then(|| self.block.page_of(token, number));
         let mut next = 0;
         std::iter::from_fn(move || {
@@ -511,10 +511,7 @@ pub fn finish<S: Simd>(s: S, d_v: usize, all: &[f32], rows: Range<usize>, sinks:
         let (factor, total) = (s.splat(factor), s.splat(total));
         for (out, o) in out.chunks_mut(LANES).zip(all[row * stride..].as_chunks().0) {
             let y = s.div(s.mul(s.load(o), factor), total);
-            match out.try_into() {
-                Ok(out) => s.store(y, out),
-                Err(_) => s.store_partial(y, out),
-            }
+            put(s, out, 0, y);
         }
     }
 }

@@ -7,7 +7,7 @@
 //! the caller's bug and panic.
 
 use crate::math;
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd, get, put};
 
 /// What a norm does to each slice of `width` elements: whole rows, or the heads of a row.
 #[derive(Clone, Copy, Debug)]
@@ -70,24 +70,6 @@ impl Activation {
         Activation::ReluSquared,
         Activation::Sigmoid,
     ];
-}
-
-/// Up to sixteen elements of `x` from `at` on, missing ones as `fill`.
-#[inline(always)]
-fn get<S: Simd>(s: S, x: &[f32], at: usize, fill: f32) -> S::F32 {
-    match x[at..].first_chunk() {
-        Some(x) => s.load(x),
-        None => s.load_partial(&x[at..], fill),
-    }
-}
-
-/// Writes up to sixteen elements of `x` from `at` on.
-#[inline(always)]
-fn put<S: Simd>(s: S, x: &mut [f32], at: usize, v: S::F32) {
-    match x[at..].first_chunk_mut() {
-        Some(x) => s.store(v, x),
-        None => s.store_partial(v, &mut x[at..]),
-    }
 }
 
 /// `out = f(out, x)`, sixteen elements at a time.

@@ -172,3 +172,21 @@ pub trait Simd: Copy + Send + Sync + 'static {
 pub const fn small_steps(max: u8) -> usize {
     i16::MAX as usize / (2 * 127 * max as usize)
 }
+
+/// Up to sixteen elements of `x` from `at` on, missing ones as `fill`.
+#[inline(always)]
+pub(crate) fn get<S: Simd>(s: S, x: &[f32], at: usize, fill: f32) -> S::F32 {
+    match x[at..].first_chunk() {
+        Some(x) => s.load(x),
+        None => s.load_partial(&x[at..], fill),
+    }
+}
+
+/// Writes up to sixteen elements of `x` from `at` on.
+#[inline(always)]
+pub(crate) fn put<S: Simd>(s: S, x: &mut [f32], at: usize, v: S::F32) {
+    match x[at..].first_chunk_mut() {
+        Some(x) => s.store(v, x),
+        None => s.store_partial(v, &mut x[at..]),
+    }
+}

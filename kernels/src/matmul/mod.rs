@@ -19,7 +19,7 @@ use crate::Columns;
 use crate::acts::Layout;
 use crate::isa::Token;
 use crate::panel::Weights;
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd, get, put};
 use crate::unpack::Table;
 use crate::unpack::expand::Lanes;
 use std::ops::Range;
@@ -120,26 +120,17 @@ fn store<S: Simd>(s: S, sum: S::F32, args: &MatMul<'_>, panel: usize, column: us
         value = s.mul(s.splat(scale), value);
     }
     if let Some(bias) = bias {
-        value = s.add(value, load(s, &bias[rows.clone()]));
+        value = s.add(value, get(s, &bias[rows.clone()], 0, 0.0));
     }
     match residual {
         Residual::None => {}
-        Residual::Output => value = s.add(load(s, out), value),
-        Residual::From(residual) => value = s.add(load(s, &residual[column * args.weights.rows..][rows]), value),
+        Residual::Output => value = s.add(get(s, out, 0, 0.0), value),
+        Residual::From(residual) => {
+            let residual = &residual[column * args.weights.rows..][rows];
+            value = s.add(get(s, residual, 0, 0.0), value);
+        }
     }
-    match out.try_into() {
-        Ok(out) => s.store(value, out),
-        Err(_) => s.store_partial(value, out),
-    }
-}
-
-/// Up to sixteen floats: where there are so many, without a mask.
-#[inline(always)]
-fn load<S: Simd>(s: S, x: &[f32]) -> S::F32 {
-    match x.try_into() {
-        Ok(x) => s.load(x),
-        Err(_) => s.load_partial(x, 0.0),
-    }
+    put(s, out, 0, value);
 }
 
 /// [`store`] of sums that lie in memory, one row a column from `column` on, one place in it a panel from `panel` on: as

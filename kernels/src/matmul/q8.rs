@@ -17,7 +17,7 @@ use crate::unpack::{Coded, GROUP, Shape, each_step};
 use std::ops::Range;
 
 /// Bytes of activations that a core's second-level cache keeps while panel after panel passes over them.
-const RESIDENT: usize = 1 << 20;
+const RESIDENT: usize = 1 << 19;
 /// Tiles of columns whose sums and dots stay in registers beside the codes of one panel.
 const fn tiles_at_a_time<S: Simd>() -> usize {
     if S::REGISTERS >= 32 { 2 } else { 1 }
@@ -45,7 +45,7 @@ pub fn run<S: Simd, U: Coded>(
     panels: Range<usize>,
     out: &mut Columns<'_>,
 ) {
-    if layout.tiles() > few_tiles::<S>() || layout.tiles() > 1 && layout.bytes() > RESIDENT / 2 {
+    if layout.tiles() > few_tiles::<S>() || layout.tiles() > 1 && layout.bytes() > RESIDENT {
         let units = Units::new(bytes, layout);
         return match layout.planes {
             1 => many::<S, U::Shape, 1>(s, args, (expand::bytes::<S, U>, units), panels, out),
